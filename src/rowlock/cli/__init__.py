@@ -1,0 +1,7 @@
+"""The `rowlock` command."""
+
+from __future__ import annotations
+
+from rowlock.cli.main import app
+
+__all__ = ["app"]

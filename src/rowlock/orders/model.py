@@ -1,0 +1,90 @@
+"""What is asked of orders, and what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from uuid import UUID
+
+    from rowlock.accounts.model import Caller
+    from rowlock.events.model import EventFacts
+    from rowlock.kernel.errors import Problem
+    from rowlock.kernel.idempotency import Key, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """An order of one free ticket, with its attendee. `sequence` is the ledger's number of its last change."""
+
+    id: UUID
+    event_id: UUID
+    organization_id: UUID
+    status: str
+    name: str
+    email: str
+    person_key: str
+    user_id: UUID | None
+    ticket_id: UUID
+    ticket_type_id: UUID
+    ticket_code: str
+    secret_hash: bytes
+    sequence: int
+    created_at: datetime
+    cancelled_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A registration that is asked for. Its ids and secrets are drawn before, so that deciding stays pure."""
+
+    event_id: UUID
+    ticket_type_id: UUID | None
+    name: str
+    email: str
+    person_key: str
+    caller: Caller
+    order_id: UUID
+    ticket_id: UUID
+    ticket_code: str
+    secret: str
+    secret_hash: bytes
+    key: Key | None
+    render: Callable[[Place, Registration | Problem], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A cancellation of a registration that the caller may cancel."""
+
+    event_id: UUID
+    order_id: UUID
+    actor: str
+    key: None = None
+
+
+Request = Place | Cancel
+
+
+@dataclass(slots=True)
+class Known:
+    """What a decision rests on, all of it read while the pools' locks are held."""
+
+    now: datetime
+    events: dict[UUID, EventFacts]
+    active: set[tuple[UUID, str]]
+    registrations: dict[UUID, Registration]
+    sealed: dict[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Decision:
+    """One outcome a request, in their order, and what is to be written."""
+
+    outcomes: list[Registration | Problem | Reply] = field(default_factory=list)
+    placed: list[Registration] = field(default_factory=list)
+    cancelled: list[Registration] = field(default_factory=list)
+    answers: dict[Key, Reply] = field(default_factory=dict)

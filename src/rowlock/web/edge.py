@@ -1,0 +1,126 @@
+"""The outermost layer: request ids, limits on bodies, measurements, the access log, and the last catch for faults.
+
+Pure ASGI: Starlette's BaseHTTPMiddleware costs a factor of three and cancels handlers whose client went away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from rowlock.kernel import metrics
+from rowlock.kernel.errors import NotFound
+from rowlock.kernel.ids import new_id
+from rowlock.web.problems import BodyTooLarge, InternalError, RequestTimeout, respond_to
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BODY_SECONDS = 15.0
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_SECURITY = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+
+log = structlog.get_logger("rowlock.http")
+
+
+class Edge:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp, *, body_max_bytes: int) -> None:
+        """Take the application to wrap and the largest body it is to see."""
+        self._app = app
+        self._body_max_bytes = body_max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        request_id = _request_id(headers)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        answer = _Answer(send, request_id)
+        started = time.perf_counter()
+        try:
+            length = headers.get(b"content-length", b"0")
+            if not length.isdigit() or int(length) > self._body_max_bytes:
+                raise BodyTooLarge(f"At most {self._body_max_bytes} bytes.")  # noqa: TRY301 - answered like the others
+            await self._app(scope, _Body(receive, self._body_max_bytes), answer)
+        except (BodyTooLarge, RequestTimeout, NotFound) as problem:
+            await answer.instead(respond_to(problem), scope, receive)
+        except Exception as error:
+            log.exception("unexpected", error=type(error).__name__)
+            await answer.instead(respond_to(InternalError()), scope, receive)
+        finally:
+            _note(scope, answer.status, time.perf_counter() - started)
+
+
+class _Body:
+    """Receives the body, but not for ever and not without end."""
+
+    def __init__(self, receive: Receive, body_max_bytes: int) -> None:
+        self._receive = receive
+        self._left = body_max_bytes
+        self._complete = False
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestTimeout(f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise BodyTooLarge
+        self._complete = not message.get("more_body", False)
+        return message
+
+
+class _Answer:
+    """Sends the answer, with our headers, and remembers its status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._headers = [(b"x-request-id", request_id.encode()), *_SECURITY]
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            present = {name for name, _ in message["headers"]}
+            added = [header for header in self._headers if header[0] not in present]
+            message["headers"] = [*message["headers"], *added]
+        await self._send(message)
+
+    async def instead(self, response: Any, scope: Scope, receive: Receive) -> None:
+        """Send this response, unless another has begun already."""
+        if not self.status:
+            await response(scope, receive, self)
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    """Keep a proxy's id if it is harmless, else make one."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _SANE_ID.fullmatch(given) else new_id().hex
+
+
+def _note(scope: Scope, status: int, seconds: float) -> None:
+    method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+    endpoint = getattr(scope.get("endpoint"), "__name__", "unmatched")
+    metrics.requests_seconds.labels(endpoint).observe(seconds)
+    metrics.responses.labels(endpoint, status).inc()
+    log.info("answered", method=method, endpoint=endpoint, status=status, ms=round(seconds * 1000, 2))
+
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}

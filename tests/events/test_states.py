@@ -1,0 +1,161 @@
+"""From draft to its end: publication, pause, cancellation, and the clock."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import pytest
+
+from rowlock.allocation import service as allocation
+from rowlock.events import service
+from rowlock.events.model import Status
+from rowlock.kernel.errors import InvalidState, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import httpx
+
+    from rowlock.events.model import EventFacts
+    from rowlock.kernel.database import Database
+    from tests.events.conftest import Person
+
+
+async def cancel(db: Database, event_id: str) -> bool:
+    async with db.transaction() as tx:
+        return await service.mark_cancelled(tx, UUID(event_id))
+
+
+async def facts(db: Database, *event_ids: str) -> dict[UUID, EventFacts]:
+    async with db.connection() as connection:
+        return await service.facts(connection, [UUID(event_id) for event_id in event_ids])
+
+
+async def move(person: Person, event_id: str, to: str) -> httpx.Response:
+    return await person.ask("POST", f"/events/{event_id}/{to}")
+
+
+async def test_an_event_is_published_paused_and_published_again(ann: Person) -> None:
+    event = await ann.event(status="draft")
+    for to, status in [("publication", "published"), ("pause", "paused"), ("publication", "published")]:
+        answer = await move(ann, event["id"], to)
+        assert (answer.status_code, answer.json()["status"]) == (200, status)
+        again = await move(ann, event["id"], to)
+        assert (again.status_code, again.json()) == (200, answer.json())
+        assert (await ann.ask("GET", f"/events/{event['id']}")).json() == answer.json()
+
+
+async def test_a_draft_cannot_be_paused(ann: Person) -> None:
+    event = await ann.event(status="draft")
+    answer = await move(ann, event["id"], "pause")
+    assert (answer.status_code, answer.json()["code"]) == (409, "invalid_state")
+    assert (await ann.ask("GET", f"/events/{event['id']}")).json() == event
+
+
+async def test_what_is_over_stays_over(
+    ann: Person, db: Database, end: Callable[[str], Awaitable[None]]
+) -> None:
+    ended, cancelled = await ann.event(), await ann.event()
+    await end(ended["id"])
+    await cancel(db, cancelled["id"])
+    for event, status in [(ended, "ended"), (cancelled, "cancelled")]:
+        for to in ("publication", "pause"):
+            answer = await move(ann, event["id"], to)
+            assert (answer.status_code, answer.json()["code"]) == (409, "invalid_state")
+            assert answer.json()["event_status"] == status
+        assert (await ann.ask("DELETE", f"/events/{event['id']}")).status_code == 409
+        assert (await ann.ask("GET", f"/events/{event['id']}")).json()["status"] == status
+
+
+async def test_a_later_end_brings_an_event_back(ann: Person, end: Callable[[str], Awaitable[None]]) -> None:
+    event = await ann.event()
+    await end(event["id"])
+    answer = await ann.ask("PATCH", f"/events/{event['id']}", {"ends_at": "2999-01-01T00:00:00Z"})
+    assert answer.json()["status"] == "published"
+
+
+async def test_a_draft_whose_time_is_over_remains_a_draft(
+    ann: Person, end: Callable[[str], Awaitable[None]]
+) -> None:
+    draft = await ann.event(status="draft")
+    await end(draft["id"])
+    assert (await ann.ask("GET", f"/events/{draft['id']}")).json()["status"] == "draft"
+    assert (await move(ann, draft["id"], "publication")).json()["code"] == "invalid_state"
+
+
+async def test_a_pause_waits_for_the_sale_in_hand(ann: Person, db: Database) -> None:
+    event = await ann.event()
+    async with db.transaction() as tx:
+        await allocation.lock(tx, [UUID(event["id"])])
+        pause = asyncio.create_task(move(ann, event["id"], "pause"))
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while await tx.fetch_value(waiting) == 0:
+            assert not pause.done()
+        assert (await service.facts(tx, [UUID(event["id"])]))[UUID(event["id"])].on_sale
+    assert (await pause).json()["status"] == "paused"
+
+
+async def test_an_event_is_cancelled_by_one_call_alone(ann: Person, db: Database) -> None:
+    event = await ann.event()
+    outcomes = await asyncio.gather(*(cancel(db, event["id"]) for _ in range(5)))
+    assert sorted(outcomes) == [False, False, False, False, True]
+    assert (await ann.ask("GET", f"/events/{event['id']}")).json()["status"] == "cancelled"
+
+
+async def test_a_paused_event_can_be_cancelled(ann: Person, db: Database) -> None:
+    event = await ann.event()
+    await move(ann, event["id"], "pause")
+    assert await cancel(db, event["id"])
+
+
+async def test_what_cannot_be_cancelled(
+    ann: Person, db: Database, end: Callable[[str], Awaitable[None]]
+) -> None:
+    draft, ended = await ann.event(status="draft"), await ann.event()
+    await end(ended["id"])
+    for event in (draft, ended):
+        with pytest.raises(InvalidState):
+            await cancel(db, event["id"])
+    with pytest.raises(NotFound):
+        await cancel(db, str(uuid4()))
+
+
+async def test_facts_of_many_events(
+    ann: Person, db: Database, end: Callable[[str], Awaitable[None]]
+) -> None:
+    published, draft, paused, ended, cancelled = [
+        await ann.event(status="draft" if index == 1 else "published") for index in range(5)
+    ]
+    await move(ann, paused["id"], "pause")
+    await end(ended["id"])
+    await cancel(db, cancelled["id"])
+    events = [published, draft, paused, ended, cancelled]
+    found = await facts(db, *(event["id"] for event in events), str(uuid4()))
+    assert len(found) == 5
+    assert [found[UUID(event["id"])].status for event in events] == [
+        Status.PUBLISHED,
+        Status.DRAFT,
+        Status.PAUSED,
+        Status.PUBLISHED,
+        Status.CANCELLED,
+    ]
+    assert [found[UUID(event["id"])].on_sale for event in events] == [True, False, False, False, False]
+    assert {str(event.organization_id) for event in found.values()} == {await ann.home()}
+
+
+async def test_facts_name_the_ticket_types_and_their_pools(ann: Person, db: Database) -> None:
+    event = await ann.event()
+    path = f"/events/{event['id']}/ticket-types"
+    await ann.ask("POST", path, {"name": "Student"})
+    ids = [UUID(item["id"]) for item in (await ann.ask("GET", path)).json()["items"]]
+    async with db.connection() as connection:
+        (pool,) = (await allocation.pools(connection, [UUID(event["id"])]))[UUID(event["id"])]
+    (found,) = (await facts(db, event["id"])).values()
+    assert list(found.ticket_types.items()) == [(ids[0], (pool.id,)), (ids[1], (pool.id,))]
+    assert found.default_ticket_type_id == ids[0]
+
+
+async def test_no_facts_of_no_events(db: Database) -> None:
+    assert await facts(db) == {}

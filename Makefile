@@ -98,6 +98,9 @@ PYTHON ?= $(shell for it in $(PYTHONS); do "$$it" -c '$(USABLE)' 2>/dev/null && 
 
 define require_python
 "$(PYTHON)" -c '$(USABLE)' 2>/dev/null || { \
+	if [ "$(origin PYTHON)" != file ]; then \
+		echo "PYTHON=$(PYTHON) is not a Python 3.11 or later with venv and ensurepip." >&2; exit 1; \
+	fi; \
 	for it in $(PYTHONS); do \
 		if "$$it" -c '$(NEW_ENOUGH)' 2>/dev/null; then \
 			echo "Rowlock needs Python's venv. On Debian or Ubuntu: apt install $$it-venv; else a Python from python.org." >&2; \

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import pytest_asyncio
+import structlog
 
 from rowlock.app import create_app
 from rowlock.kernel.database import Database, open_database
@@ -25,7 +26,16 @@ TABLES = (
     "idempotency_key ledger ticket orders ticket_type_pool ticket_type capacity_pool event"
     " api_key access_token member organization users"
 ).split()
-_EMPTY = "SET LOCAL session_replication_role = replica;" + ";".join(f"DELETE FROM {table}" for table in TABLES)
+_EMPTY = "SET LOCAL session_replication_role = replica;" + ";".join(
+    f"DELETE FROM {table}" for table in TABLES
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> None:
+    """Show errors as Python does: the pretty form takes seconds for each, as it prints the values of all variables."""
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 @pytest.fixture(scope="session")

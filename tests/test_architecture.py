@@ -14,7 +14,7 @@ FEATURES = {"accounts", "allocation", "events", "orders", "reports"}
 OUTSIDE_THE_SERVICE_LAYER = {"api", "commands", "rules", "errors", "model"}
 MOUTHS = {"rowlock.app", "rowlock.asgi"}
 SOURCE = Path(rowlock.__file__).parent
-STATEMENT = re.compile(r"[\"']\s*(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH) ")
+STATEMENT = re.compile(r"[\"']\s*(?:SELECT \w|INSERT INTO \w|UPDATE \w+ SET|DELETE FROM \w|WITH \w+ AS)")
 
 
 @pytest.fixture(scope="module")

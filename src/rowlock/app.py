@@ -20,18 +20,19 @@ from rowlock.accounts.model import ANONYMOUS
 from rowlock.events import api as events_api
 from rowlock.kernel import metrics
 from rowlock.kernel.batching import GroupCommit
-from rowlock.kernel.database import open_database
+from rowlock.kernel.database import KEY_LOOKUPS, open_database
 from rowlock.kernel.errors import Busy, NotFound
 from rowlock.orders import api as orders_api
 from rowlock.orders.placing import place_many
 from rowlock.web import docs, problems
-from rowlock.web.edge import Edge
+from rowlock.web.edge import Edge, Handler
 from rowlock.web.openapi import complete
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.requests import Request
+    from starlette.types import ASGIApp
 
     from rowlock.kernel.settings import Settings
 
@@ -40,9 +41,9 @@ READY_SECONDS = 1.0
 log = structlog.get_logger("rowlock.app")
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> Application:
     """Build the application; it opens its database when it starts."""
-    app = FastAPI(
+    app = Application(
         title="Rowlock",
         version=__version__,
         summary="Event registration that never oversells and never withholds a free seat.",
@@ -51,6 +52,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=partial(_lifespan, settings=settings),
         exception_handlers=problems.handlers(),
     )
+    app.body_max_bytes = settings.body_max_bytes
+    app.hot[f"{PREFIX}/registrations"] = orders_api.post_registration
     app.router.routes += [
         Route(f"{PREFIX}/registrations", orders_api.post_registration, methods=["POST"]),
         Route("/healthz", _healthz),
@@ -61,18 +64,31 @@ def create_app(settings: Settings) -> FastAPI:
     ]
     for feature in (accounts_api, events_api, orders_api):
         app.include_router(feature.router, prefix=PREFIX)
-    app.add_middleware(Edge, body_max_bytes=settings.body_max_bytes)
-    app.openapi = partial(_document, app)  # type: ignore[method-assign]
     return app
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, the plain route's operation included."""
-    if app.openapi_schema is None:
-        document = FastAPI.openapi(app)
-        document["paths"].setdefault(f"{PREFIX}/registrations", {})["post"] = orders_api.post_operation(document)
-        app.openapi_schema = complete(document)
-    return app.openapi_schema
+class Application(FastAPI):
+    """The framework's application, with our outermost layer outside of the framework's own."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Take the framework's arguments."""
+        super().__init__(**kwargs)
+        self.body_max_bytes = 0
+        self.hot: dict[str, Handler] = {}
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put the edge around everything."""
+        return Edge(super().build_middleware_stack(), body_max_bytes=self.body_max_bytes, hot=self.hot)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, the plain route's operation included."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            document["paths"].setdefault(f"{PREFIX}/registrations", {})["post"] = orders_api.post_operation(
+                document
+            )
+            self.openapi_schema = complete(document)
+        return self.openapi_schema
 
 
 @contextlib.asynccontextmanager
@@ -80,7 +96,10 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     """Open the databases' bulkheads, the sale's and that of everything else, and start the housekeeping."""
     assert settings.database_url is not None, "the mouth that starts the server finds the database first"
     connect = partial(open_database, settings.database_url, log_sql=settings.log_sql)
-    db, sale = await connect(size=settings.other_connections), await connect(size=settings.sale_connections)
+    db, sale = (
+        await connect(size=settings.other_connections),
+        await connect(size=settings.sale_connections, planner=KEY_LOOKUPS),
+    )
     desk: Any = GroupCommit(
         partial(place_many, sale),
         key=lambda request: request.event_id,
@@ -127,5 +146,7 @@ async def _problem(request: Request) -> Response:
     """Explain a problem: the `type` of every refusal leads here."""
     for kind in problems.all_problems():
         if kind.code == request.path_params["code"]:
-            return PlainTextResponse(f"{kind.title} ({problems.status_of(kind)} {kind.code})\n\n{kind.__doc__}\n")
+            return PlainTextResponse(
+                f"{kind.title} ({problems.status_of(kind)} {kind.code})\n\n{kind.__doc__}\n"
+            )
     raise NotFound

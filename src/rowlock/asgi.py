@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from rowlock.app import create_app
@@ -9,11 +10,15 @@ from rowlock.kernel import logs
 from rowlock.kernel.settings import read_settings
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from rowlock.app import Application
 
 
-def create() -> FastAPI:
+def create() -> Application:
     """Read the settings and build the application."""
     settings = read_settings()
     logs.configure(level=settings.log_level, form=settings.log_format)
-    return create_app(settings)
+    app = create_app(settings)
+    # What is here now stays for good: the garbage collector need not look at it again and again during a rush.
+    gc.collect()
+    gc.freeze()
+    return app

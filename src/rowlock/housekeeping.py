@@ -1,4 +1,4 @@
-"""Small chores that every server does now and then, one of them at a time: forget what expired, finish what broke off."""
+"""Small chores of every server, done by one at a time: forget what expired, finish what broke off."""
 
 from __future__ import annotations
 

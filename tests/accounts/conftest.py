@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rowlock.accounts import service
-from rowlock.accounts.repository import Credentials
+from rowlock.accounts.model import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,13 +42,12 @@ class Person:
 
     async def key(self, organization: str, *scopes: str, **more: Any) -> dict[str, Any]:
         """Make an API key and return its record, the key included."""
-        answer = await self.ask("POST", f"{organization}/api-keys", {"name": "Door", "scopes": scopes, **more})
+        answer = await self.ask(
+            "POST", f"{organization}/api-keys", {"name": "Door", "scopes": scopes, **more}
+        )
         assert answer.status_code == 201, answer.text
         record: dict[str, Any] = answer.json()
         return record
-
-
-Join = "Callable[[str], Awaitable[Person]]"
 
 
 @pytest.fixture
@@ -57,28 +56,10 @@ def join(db: Database, client: httpx.AsyncClient) -> Callable[[str], Awaitable[P
 
     async def person(name: str) -> Person:
         async with db.transaction() as tx:
-            user = await service.sign_up(tx, name=name, email=f"{name.lower()}@example.org", password_hash="none")
+            user = await service.sign_up(
+                tx, name=name, email=f"{name.lower()}@example.org", password_hash="none"
+            )
             token, _ = await service.sign_in(tx, Credentials(user.id, "none"), days=1)
         return Person(user, client, {"Authorization": f"Bearer {token}"})
 
     return person
-
-
-# TEMPORARY: until the real app imports
-import pytest_asyncio
-from functools import partial
-from fastapi import FastAPI
-from rowlock.accounts.api import router
-from rowlock.accounts.model import ANONYMOUS
-from rowlock.web import problems
-from rowlock.web.openapi import describe
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def app(settings, pool):
-    application = FastAPI(exception_handlers=problems.handlers())
-    application.include_router(router, prefix="/api/v1")
-    describe(application)
-    application.state.settings, application.state.db = settings, pool
-    application.state.anonymous, application.state.identify = ANONYMOUS, partial(service.identify, pool)
-    return application

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from rowlock.accounts import service
-from rowlock.accounts.model import Permission
+from rowlock.accounts.model import Credentials, Permission
 from rowlock.kernel.errors import Unauthenticated
 
 if TYPE_CHECKING:
@@ -79,12 +79,14 @@ async def test_a_repeated_request_gets_the_same_key_but_only_with_the_same_crede
     assert len((await ada.ask("GET", f"{club}/api-keys")).json()["items"]) == 1
 
     async with db.transaction() as tx:
-        token, _ = await service.sign_in(tx, service.Credentials(ada.user.id, "none"), days=1)
+        token, _ = await service.sign_in(tx, Credentials(ada.user.id, "none"), days=1)
     elsewhere = await ada.ask("POST", f"{club}/api-keys", DOOR, **{"Idempotency-Key": "k"}, **bearer(token))
     assert (elsewhere.status_code, elsewhere.json()["code"]) == (422, "idempotency_mismatch")
 
 
-async def test_a_revoked_key_opens_nothing_and_stays_revoked(join: Join, client: httpx.AsyncClient, db: Database) -> None:
+async def test_a_revoked_key_opens_nothing_and_stays_revoked(
+    join: Join, client: httpx.AsyncClient, db: Database
+) -> None:
     ada = await join("Ada")
     club = await ada.found()
     record = await ada.key(club, "organization:read")
@@ -125,7 +127,9 @@ async def test_an_expired_key_opens_nothing(join: Join, client: httpx.AsyncClien
         ({"key": "rlk_mine"}, "/key"),
     ],
 )
-async def test_a_key_that_is_not_valid_names_its_field(join: Join, changed: dict[str, Any], pointer: str) -> None:
+async def test_a_key_that_is_not_valid_names_its_field(
+    join: Join, changed: dict[str, Any], pointer: str
+) -> None:
     ada = await join("Ada")
     club = await ada.found()
     refused = await ada.ask("POST", f"{club}/api-keys", DOOR | changed)
@@ -149,7 +153,9 @@ async def test_the_document_describes_every_refusal_as_a_problem(client: httpx.A
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            refusals = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
+            refusals = {
+                status: answer for status, answer in operation["responses"].items() if status >= "400"
+            }
             assert {"422", "503"} <= set(refusals), path
             assert all(answer["content"] == problem for answer in refusals.values()), path
     assert "HTTPValidationError" not in document["components"]["schemas"]

@@ -49,7 +49,11 @@ async def test_who_signs_up_owns_a_personal_organization(client: httpx.AsyncClie
     assert me.status_code == 200
     assert me.json()["id"] == made.json()["id"]
     [organization] = me.json()["organizations"]
-    assert (organization["name"], organization["personal"], organization["role"]) == ("Ada Lovelace", True, "owner")
+    assert (organization["name"], organization["personal"], organization["role"]) == (
+        "Ada Lovelace",
+        True,
+        "owner",
+    )
 
 
 async def test_an_address_signs_up_once_in_whatever_letters(client: httpx.AsyncClient) -> None:
@@ -125,7 +129,9 @@ async def test_accents_may_be_typed_in_either_form(client: httpx.AsyncClient) ->
     assert (await signed_in(client, password="cafe\u0301-au-lait")).status_code == 201
 
 
-async def test_an_outdated_hash_is_renewed_when_its_user_signs_in(client: httpx.AsyncClient, db: Database) -> None:
+async def test_an_outdated_hash_is_renewed_when_its_user_signs_in(
+    client: httpx.AsyncClient, db: Database
+) -> None:
     await client.post("/users", json=ADA)
     outdated = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(ADA["password"])
     async with db.transaction() as tx:
@@ -143,7 +149,10 @@ async def test_neither_password_nor_token_lies_in_the_clear(client: httpx.AsyncC
     body = {"email": ADA["email"], "password": ADA["password"]}
     answer = await client.post("/tokens", json=body, headers={"Idempotency-Key": "t"})
     async with db.connection() as connection:
-        rows = [await connection.fetch(f"SELECT * FROM {table}") for table in ("users", "access_token", "idempotency_key")]
+        rows = [
+            await connection.fetch(f"SELECT * FROM {table}")
+            for table in ("users", "access_token", "idempotency_key")
+        ]
     kept = repr([dict(row) for table in rows for row in table])
     assert ADA["password"] not in kept
     assert answer.json()["token"] not in kept
@@ -158,7 +167,9 @@ async def test_whoever_signs_out_needs_a_new_token(join: Join) -> None:
     assert (await ada.ask("GET", "/users/me")).status_code == 401
 
 
-async def test_unknown_and_expired_tokens_get_the_same_answer(join: Join, client: httpx.AsyncClient, db: Database) -> None:
+async def test_unknown_and_expired_tokens_get_the_same_answer(
+    join: Join, client: httpx.AsyncClient, db: Database
+) -> None:
     ada = await join("Ada")
     async with db.transaction() as tx:
         await tx.execute("UPDATE access_token SET expires_at = clock_timestamp()")
@@ -187,7 +198,11 @@ async def test_the_anonymous_must_sign_in(client: httpx.AsyncClient, method: str
 
 @pytest.mark.parametrize(
     ("method", "path", "body"),
-    [("GET", "/users/me", None), ("DELETE", "/tokens/current", None), ("POST", "/organizations", {"name": "Club"})],
+    [
+        ("GET", "/users/me", None),
+        ("DELETE", "/tokens/current", None),
+        ("POST", "/organizations", {"name": "Club"}),
+    ],
 )
 async def test_an_api_key_is_no_user(
     join: Join, client: httpx.AsyncClient, method: str, path: str, body: dict[str, str] | None
@@ -202,7 +217,9 @@ async def test_an_api_key_is_no_user(
 async def test_expired_tokens_are_forgotten_a_few_at_a_time(join: Join, db: Database) -> None:
     ada, _, _ = await join("Ada"), await join("Bob"), await join("Cleo")
     async with db.transaction() as tx:
-        await tx.execute("UPDATE access_token SET expires_at = clock_timestamp() WHERE user_id <> $1", ada.user.id)
+        await tx.execute(
+            "UPDATE access_token SET expires_at = clock_timestamp() WHERE user_id <> $1", ada.user.id
+        )
     for gone in (1, 1, 0):
         async with db.transaction() as tx:
             assert await service.forget_expired(tx, 1) == gone

@@ -10,6 +10,7 @@ import pytest
 
 from rowlock.events import service
 from rowlock.events.rules import TICKET_TYPES_MAX
+from tests import make
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     import httpx
 
     from rowlock.kernel.database import Database
-    from tests.events.conftest import Person
+    from tests.make import Actor
 
 
-async def test_an_event_has_a_ticket_type_from_the_start(client: httpx.AsyncClient, ann: Person) -> None:
-    event = await ann.event(capacity=7)
+async def test_an_event_has_a_ticket_type_from_the_start(client: httpx.AsyncClient, ann: Actor) -> None:
+    event = await make.event(ann.http, ann, capacity=7)
     page = (await client.get(f"/events/{event['id']}/ticket-types")).json()
     (first,) = page["items"]
     assert page["next_cursor"] is None
@@ -37,9 +38,9 @@ async def test_an_event_has_a_ticket_type_from_the_start(client: httpx.AsyncClie
 
 
 async def test_another_ticket_type_draws_on_the_same_seats(
-    client: httpx.AsyncClient, ann: Person, sell: Callable[[str, int], Awaitable[None]]
+    client: httpx.AsyncClient, ann: Actor, sell: Callable[[str, int], Awaitable[None]]
 ) -> None:
-    event = await ann.event(capacity=7)
+    event = await make.event(ann.http, ann, capacity=7)
     path = f"/events/{event['id']}/ticket-types"
     answer = await ann.ask("POST", path, {"name": " Student ", "description": "With a card."})
     made = answer.json()
@@ -52,8 +53,8 @@ async def test_another_ticket_type_draws_on_the_same_seats(
     assert (await client.get(f"{path}/{made['id']}")).json() == items[1]
 
 
-async def test_a_ticket_type_that_does_not_exist(client: httpx.AsyncClient, ann: Person) -> None:
-    event, other = await ann.event(), await ann.event()
+async def test_a_ticket_type_that_does_not_exist(client: httpx.AsyncClient, ann: Actor) -> None:
+    event, other = await make.event(ann.http, ann), await make.event(ann.http, ann)
     (elsewhere,) = (await client.get(f"/events/{other['id']}/ticket-types")).json()["items"]
     for ticket_type_id in (uuid4(), elsewhere["id"]):
         assert (await client.get(f"/events/{event['id']}/ticket-types/{ticket_type_id}")).status_code == 404
@@ -72,22 +73,24 @@ async def test_a_ticket_type_that_does_not_exist(client: httpx.AsyncClient, ann:
         {"name": "VIP", "price_cents": 0},
     ],
 )
-async def test_a_wrong_ticket_type_is_refused(ann: Person, body: dict[str, Any]) -> None:
-    event = await ann.event()
+async def test_a_wrong_ticket_type_is_refused(ann: Actor, body: dict[str, Any]) -> None:
+    event = await make.event(ann.http, ann)
     answer = await ann.ask("POST", f"/events/{event['id']}/ticket-types", body)
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
 
 
-async def test_a_cancelled_event_gets_no_more_ticket_types(ann: Person, db: Database) -> None:
-    event = await ann.event()
+async def test_a_cancelled_event_gets_no_more_ticket_types(ann: Actor, db: Database) -> None:
+    event = await make.event(ann.http, ann)
     async with db.transaction() as tx:
         await service.mark_cancelled(tx, UUID(event["id"]))
     answer = await ann.ask("POST", f"/events/{event['id']}/ticket-types", {"name": "VIP"})
     assert (answer.status_code, answer.json()["code"]) == (409, "invalid_state")
 
 
-async def test_ticket_types_have_a_limit_that_no_rush_gets_past(client: httpx.AsyncClient, ann: Person) -> None:
-    event = await ann.event()
+async def test_ticket_types_have_a_limit_that_no_rush_gets_past(
+    client: httpx.AsyncClient, ann: Actor
+) -> None:
+    event = await make.event(ann.http, ann)
     path = f"/events/{event['id']}/ticket-types"
     rush = [ann.ask("POST", path, {"name": f"Type {index}"}) for index in range(TICKET_TYPES_MAX + 3)]
     answers = await asyncio.gather(*rush)
@@ -96,8 +99,8 @@ async def test_ticket_types_have_a_limit_that_no_rush_gets_past(client: httpx.As
     assert len((await client.get(f"{path}?limit=100")).json()["items"]) == TICKET_TYPES_MAX
 
 
-async def test_ticket_types_come_in_pages(client: httpx.AsyncClient, ann: Person) -> None:
-    event = await ann.event()
+async def test_ticket_types_come_in_pages(client: httpx.AsyncClient, ann: Actor) -> None:
+    event = await make.event(ann.http, ann)
     path = f"/events/{event['id']}/ticket-types"
     for name in ("B", "C"):
         await ann.ask("POST", path, {"name": name})

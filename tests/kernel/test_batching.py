@@ -101,7 +101,9 @@ async def test_a_poisoned_request_fails_alone() -> None:
     store.poison = {("a", 7): RuntimeError("poison")}
     desk = batcher(store)
 
-    outcomes = await asyncio.gather(*(desk.submit(("a", number)) for number in range(20)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(desk.submit(("a", number)) for number in range(20)), return_exceptions=True
+    )
 
     assert [number for number, it in enumerate(outcomes) if isinstance(it, RuntimeError)] == [7]
     assert sorted(store.committed) == [("a", number) for number in range(20) if number != 7]
@@ -144,6 +146,51 @@ async def test_a_full_queue_says_busy_at_once() -> None:
         await desk.submit(("a", 4))
     store.gate.set()
     assert await asyncio.gather(first, *waiting) == [0, 10, 20, 30]
+
+
+async def test_a_key_whose_batch_hangs_leaves_room_for_others() -> None:
+    store = Store()
+    store.gate.clear()
+    desk = batcher(store, queue_max=4)
+    hanging = [asyncio.create_task(desk.submit(("a", 0)))]
+    await store.entered.wait()
+    hanging += [asyncio.create_task(desk.submit(("a", number))) for number in range(1, 4)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(Busy):
+        await desk.submit(("a", 4))
+    other = asyncio.create_task(desk.submit(("b", 5)))
+    store.gate.set()
+    assert await asyncio.gather(*hanging, other) == [0, 10, 20, 30, 50]
+
+
+async def test_a_key_whose_lock_does_not_come_travels_alone_until_it_does() -> None:
+    store = Store()
+    desk = batcher(store)
+    store.poison["a", 1] = LockTimeout()
+    with pytest.raises(LockTimeout):
+        await desk.submit(("a", 1))
+    await asyncio.gather(desk.submit(("a", 2)), desk.submit(("b", 3)))
+    await asyncio.gather(desk.submit(("a", 4)), desk.submit(("b", 5)))
+
+    assert store.batches == [[("a", 1)], [("a", 2)], [("b", 3)], [("a", 4), ("b", 5)]]
+
+
+async def test_those_whose_time_is_up_make_room_in_the_queue() -> None:
+    store = Store()
+    store.gate.clear()
+    desk = batcher(store, queue_max=1, deadline_seconds=0.01)
+    hanging = asyncio.create_task(desk.submit(("a", 0)))
+    await store.entered.wait()
+    with pytest.raises(Busy):
+        await desk.submit(("a", 1))  # after its deadline, in the queue
+
+    last = asyncio.create_task(desk.submit(("a", 2)))
+    await asyncio.sleep(0)
+    assert not last.done()
+    store.gate.set()
+    outcomes = await asyncio.gather(hanging, last, return_exceptions=True)
+    assert (type(outcomes[0]), outcomes[1]) == (OutcomeUnknown, 20)
 
 
 async def test_a_deadline_before_the_batch_does_nothing_and_one_during_it_stops_nothing() -> None:

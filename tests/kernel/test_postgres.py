@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rowlock
-from rowlock.kernel import postgres_wire as wire
+from rowlock.kernel.postgres import wire
 from rowlock.kernel.postgres import DATABASE, Postgres, PostgresUnavailable, running
 
 if TYPE_CHECKING:

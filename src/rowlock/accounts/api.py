@@ -4,21 +4,27 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 from rowlock.accounts import passwords, service
 from rowlock.accounts.model import ANONYMOUS, KEY_SCOPES, Caller, Permission, Role, User
-from rowlock.kernel.database import Database, Transaction
+from rowlock.kernel.database import Transaction
 from rowlock.kernel.idempotency import Reply
 from rowlock.kernel.mail import EMAIL_MAX_CHARACTERS, parse_email
-from rowlock.kernel.paging import PAGE_DEFAULT, PAGE_MAX, decode_cursor, encode_cursor
-from rowlock.web.auth import database, token_of, who
+from rowlock.kernel.paging import PAGE_DEFAULT, decode_cursor, encode_cursor
+from rowlock.web.auth import token_of, who
 from rowlock.web.idempotency import answer_once
 from rowlock.web.openapi import created, problems
+from rowlock.web.parameters import ROOT, Cursor, Db, Limit, Name
 
-ROOT = "/api/v1"
-CURSOR_MAX_CHARACTERS = 200
 PASSWORD_MAX_CHARACTERS = 200
 
 # The handlers' names are the operation ids.
@@ -55,16 +61,9 @@ def _utc(moment: datetime) -> datetime:
         raise ValueError(message) from None
 
 
-Db = Annotated[Database, Depends(database)]
+Who = Annotated[Caller, Depends(who)]
 SignedIn = Annotated[Caller, Depends(_signed_in)]
 CurrentUser = Annotated[User, Depends(_user)]
-Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-Cursor = Annotated[str | None, Query(max_length=CURSOR_MAX_CHARACTERS)]
-# PostgreSQL keeps no NUL; at least one character must be left when the spaces around are gone.
-Name = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
-]
 Email = Annotated[
     str,
     Field(min_length=3, max_length=EMAIL_MAX_CHARACTERS, json_schema_extra={"format": "email"}),
@@ -72,7 +71,9 @@ Email = Annotated[
 ]
 _HIDDEN = {"format": "password", "writeOnly": True}
 Password = Annotated[str, Field(min_length=1, max_length=PASSWORD_MAX_CHARACTERS, json_schema_extra=_HIDDEN)]
-NewPassword = Annotated[str, Field(min_length=8, max_length=PASSWORD_MAX_CHARACTERS, json_schema_extra=_HIDDEN)]
+NewPassword = Annotated[
+    str, Field(min_length=8, max_length=PASSWORD_MAX_CHARACTERS, json_schema_extra=_HIDDEN)
+]
 Scope = Annotated[
     Permission, AfterValidator(_key_scope), WithJsonSchema({"type": "string", "enum": sorted(KEY_SCOPES)})
 ]
@@ -264,7 +265,9 @@ async def get_me(db: Db, caller: SignedIn, user: CurrentUser) -> Me:
     async with db.connection() as connection:
         mine = await service.organizations(connection, caller, limit=service.ORGANIZATIONS_MAX)
     memberships = [MembershipOut.model_validate(organization) for organization in mine]
-    return Me(id=user.id, name=user.name, email=user.email, created_at=user.created_at, organizations=memberships)
+    return Me(
+        id=user.id, name=user.name, email=user.email, created_at=user.created_at, organizations=memberships
+    )
 
 
 @router.get("/organizations", responses=problems(401))
@@ -279,7 +282,9 @@ async def list_organizations(
 
 
 @router.post("/organizations", status_code=201, response_model=OrganizationOut, responses=created(401, 403))
-async def create_organization(request: Request, caller: SignedIn, user: CurrentUser, body: NewOrganization) -> Response:
+async def create_organization(
+    request: Request, caller: SignedIn, user: CurrentUser, body: NewOrganization
+) -> Response:
     """Add an organization that the caller owns."""
 
     async def work(tx: Transaction) -> Reply:
@@ -331,11 +336,15 @@ async def change_member(
     db: Db, caller: SignedIn, organization_id: UUID, user_id: UUID, body: RoleChange
 ) -> MemberOut:
     """Give a member another role. Owners may; the last owner stays one."""
-    return MemberOut.model_validate(await service.change_role(db, caller, organization_id, user_id, body.role))
+    return MemberOut.model_validate(
+        await service.change_role(db, caller, organization_id, user_id, body.role)
+    )
 
 
 @router.delete(
-    "/organizations/{organization_id}/members/{user_id}", status_code=204, responses=problems(401, 403, 404, 409)
+    "/organizations/{organization_id}/members/{user_id}",
+    status_code=204,
+    responses=problems(401, 403, 404, 409),
 )
 async def remove_member(db: Db, caller: SignedIn, organization_id: UUID, user_id: UUID) -> None:
     """End a membership. Owners may; the last owner stays."""
@@ -348,7 +357,9 @@ async def remove_member(db: Db, caller: SignedIn, organization_id: UUID, user_id
     response_model=CreatedApiKey,
     responses=created(401, 403, 404),
 )
-async def create_api_key(request: Request, caller: SignedIn, organization_id: UUID, body: NewApiKey) -> Response:
+async def create_api_key(
+    request: Request, caller: SignedIn, organization_id: UUID, body: NewApiKey
+) -> Response:
     """Add an API key that acts for the organization. Owners may. The key is shown this once."""
     service.require(caller, organization_id, Permission.ORGANIZATION_WRITE)
 

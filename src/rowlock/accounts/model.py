@@ -99,8 +99,17 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Membership:
+    """An organization as seen by one of its members."""
+
+    organization_id: UUID
+    role: Role
+    personal: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key that acts for its organization. The key itself is shown once; `key_start` helps people to tell keys apart."""
+    """A key that acts for its organization. It is shown once; `key_start` helps people to tell keys apart."""
 
     id: UUID
     organization_id: UUID
@@ -110,3 +119,11 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a sign-in is checked against."""
+
+    user_id: UUID
+    password_hash: str

@@ -1,4 +1,4 @@
-"""Passwords: argon2id, in two threads of their own, so that a rush of sign-ups takes neither all threads nor all memory.
+"""Passwords: argon2id, in two threads of their own, so that a rush takes neither all threads nor all memory.
 
 Each hash takes 64 MiB and some 50 ms (the defaults of argon2-cffi: RFC 9106, low memory). Never hash inside a
 transaction: whoever waits for its locks or its connection would wait for the hash as well.

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rowlock.accounts.model import ApiKey, Member, Organization, Permission, Role, User
+from rowlock.accounts.model import (
+    ApiKey,
+    Credentials,
+    Member,
+    Membership,
+    Organization,
+    Permission,
+    Role,
+    User,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -13,23 +21,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from rowlock.kernel.database import Connection, Row, Transaction
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What a sign-in is checked against."""
-
-    user_id: UUID
-    password_hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """An organization as seen by one of its members."""
-
-    organization_id: UUID
-    role: Role
-    personal: bool
 
 
 async def insert_user(  # noqa: PLR0913 - one a column
@@ -57,7 +48,9 @@ async def find_credentials(connection: Connection, person_key: str) -> Credentia
 
 async def find_user_id(connection: Connection, person_key: str) -> UUID | None:
     """Return the user with this e-mail."""
-    found: UUID | None = await connection.fetch_value("SELECT id FROM users WHERE person_key = $1", person_key)
+    found: UUID | None = await connection.fetch_value(
+        "SELECT id FROM users WHERE person_key = $1", person_key
+    )
     return found
 
 
@@ -162,7 +155,8 @@ async def list_organizations(
         limit,
     )
     return [
-        Organization(**{**row, "role": None if row["role"] is None else Role(row["role"])}) for row in map(dict, rows)
+        Organization(**{**row, "role": None if row["role"] is None else Role(row["role"])})
+        for row in map(dict, rows)
     ]
 
 
@@ -194,7 +188,9 @@ async def has_other_owner(connection: Connection, organization_id: UUID, user_id
 
 async def count_organizations(connection: Connection, user_id: UUID) -> int:
     """Count the organizations that a user belongs to."""
-    organizations: int = await connection.fetch_value("SELECT count(*) FROM member WHERE user_id = $1", user_id)
+    organizations: int = await connection.fetch_value(
+        "SELECT count(*) FROM member WHERE user_id = $1", user_id
+    )
     return organizations
 
 
@@ -221,7 +217,9 @@ async def update_role(tx: Transaction, organization_id: UUID, user_id: UUID, rol
 
 async def delete_member(tx: Transaction, organization_id: UUID, user_id: UUID) -> None:
     """Remove a member."""
-    await tx.execute("DELETE FROM member WHERE organization_id = $1 AND user_id = $2", organization_id, user_id)
+    await tx.execute(
+        "DELETE FROM member WHERE organization_id = $1 AND user_id = $2", organization_id, user_id
+    )
 
 
 async def find_member(connection: Connection, organization_id: UUID, user_id: UUID) -> Member | None:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from rowlock.accounts.model import ApiKey, Member, User
-    from rowlock.accounts.repository import Credentials
+    from rowlock.accounts.model import ApiKey, Credentials, Member, User
     from rowlock.kernel.database import Connection, Database, Transaction
 
+# Decided in rules; other features ask here.
 __all__ = ["require", "require_signed_in", "require_user"]
 
 TOKEN_PREFIX = "rlt_"  # noqa: S105 - says what it is, opens nothing
@@ -53,7 +53,12 @@ async def sign_up(tx: Transaction, *, name: str, email: str, password_hash: str)
 
     """
     user = await repository.insert_user(
-        tx, user_id=new_id(), name=name, email=email, person_key=person_key(email), password_hash=password_hash
+        tx,
+        user_id=new_id(),
+        name=name,
+        email=email,
+        person_key=person_key(email),
+        password_hash=password_hash,
     )
     if user is None:
         raise EmailTaken
@@ -117,7 +122,9 @@ async def organizations(
 ) -> list[Organization]:
     """Return the caller's organizations that come after one, in order of their ids."""
     user_id = caller.user.id if caller.user else None
-    return await repository.list_organizations(connection, caller.permissions, user_id, after=after, limit=limit)
+    return await repository.list_organizations(
+        connection, caller.permissions, user_id, after=after, limit=limit
+    )
 
 
 async def organization(connection: Connection, caller: Caller, organization_id: UUID) -> Organization:
@@ -147,7 +154,9 @@ async def members(
     return await repository.list_members(connection, organization_id, after=after, limit=limit)
 
 
-async def add_member(tx: Transaction, caller: Caller, organization_id: UUID, email: str, role: Role) -> Member:
+async def add_member(
+    tx: Transaction, caller: Caller, organization_id: UUID, email: str, role: Role
+) -> Member:
     """Make the user with this e-mail a member.
 
     Raises:
@@ -165,7 +174,9 @@ async def add_member(tx: Transaction, caller: Caller, organization_id: UUID, ema
     return await _member(tx, organization_id, user_id)
 
 
-async def change_role(db: Database, caller: Caller, organization_id: UUID, user_id: UUID, role: Role) -> Member:
+async def change_role(
+    db: Database, caller: Caller, organization_id: UUID, user_id: UUID, role: Role
+) -> Member:
     """Give a member another role.
 
     Raises:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from rowlock.allocation.model import Entry, Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from uuid import UUID
 
     from rowlock.kernel.database import Connection, Transaction
@@ -52,43 +53,51 @@ async def insert_pool(tx: Transaction, pool: Pool, name: str) -> None:
     )
 
 
-async def save_pools(tx: Transaction, pools: Sequence[Pool]) -> None:
-    """Write the counters of locked pools."""
+async def save(tx: Transaction, pools: Sequence[Pool], entries: Sequence[Entry]) -> None:
+    """Write the counters of locked pools and append the ledger's entries about them, in one statement."""
     await tx.execute(
-        "UPDATE capacity_pool SET total = new.total, held = new.held, sold = new.sold, blocked = new.blocked,"
-        " last_sequence = new.last_sequence"
+        "WITH saved AS (UPDATE capacity_pool SET total = new.total, held = new.held, sold = new.sold,"
+        " blocked = new.blocked, last_sequence = new.last_sequence"
         " FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::int[], $6::int[], $7::bigint[])"
         " AS new (event_id, id, total, held, sold, blocked, last_sequence)"
-        " WHERE capacity_pool.event_id = new.event_id AND capacity_pool.id = new.id",
-        [pool.event_id for pool in pools],
-        [pool.id for pool in pools],
-        [pool.total for pool in pools],
-        [pool.held for pool in pools],
-        [pool.sold for pool in pools],
-        [pool.blocked for pool in pools],
-        [pool.last_sequence for pool in pools],
+        " WHERE capacity_pool.event_id = new.event_id AND capacity_pool.id = new.id)"
+        " INSERT INTO ledger (event_id, sequence, pool_id, reason, order_id, actor, total, held, sold, blocked)"
+        " SELECT * FROM unnest($8::uuid[], $9::bigint[], $10::uuid[], $11::text[], $12::uuid[], $13::text[],"
+        " $14::int[], $15::int[], $16::int[], $17::int[])",
+        *_columns(pools, ("event_id", "id", "total", "held", "sold", "blocked", "last_sequence")),
+        *_columns(entries, _ENTRY),
     )
 
 
 async def append_ledger(tx: Transaction, entries: Sequence[Entry]) -> None:
-    """Append entries."""
+    """Append entries about pools that are written otherwise."""
     await tx.execute(
         "INSERT INTO ledger (event_id, sequence, pool_id, reason, order_id, actor, total, held, sold, blocked)"
         " SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::uuid[], $6::text[],"
         " $7::int[], $8::int[], $9::int[], $10::int[])",
-        [entry.event_id for entry in entries],
-        [entry.sequence for entry in entries],
-        [entry.pool_id for entry in entries],
-        [entry.reason for entry in entries],
-        [entry.order_id for entry in entries],
-        [entry.actor for entry in entries],
-        [entry.total for entry in entries],
-        [entry.held for entry in entries],
-        [entry.sold for entry in entries],
-        [entry.blocked for entry in entries],
+        *_columns(entries, _ENTRY),
     )
 
 
 async def delete_pools(tx: Transaction, event_id: UUID) -> None:
     """Remove an event's pools; their history stays in the ledger."""
     await tx.execute("DELETE FROM capacity_pool WHERE event_id = $1", event_id)
+
+
+_ENTRY = (
+    "event_id",
+    "sequence",
+    "pool_id",
+    "reason",
+    "order_id",
+    "actor",
+    "total",
+    "held",
+    "sold",
+    "blocked",
+)
+
+
+def _columns(rows: Sequence[Pool] | Sequence[Entry], names: Sequence[str]) -> Iterator[list[Any]]:
+    """Turn rows into one list a column, as unnest wants them."""
+    return (list(map(attrgetter(name), rows)) for name in names)

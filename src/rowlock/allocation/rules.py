@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rowlock.allocation.model import Change, Entry, Pool, Shortage
@@ -42,31 +41,30 @@ class Allotment:
 
     def apply(self, change: Change) -> Sequence[Entry] | Shortage:
         """Grant a change and return its entries, one a pool; or refuse it whole and change nothing."""
-        pools = [self._pools[change.event_id, pool_id] for pool_id in sorted(change.pool_ids)]
-        after = [_after(pool, change) for pool in pools]
-        if short := [pool for pool in after if pool.available < 0]:
-            scarcest = min(
-                (self._pools[pool.event_id, pool.id] for pool in short), key=lambda pool: pool.available
-            )
+        before = [self._pools[change.event_id, pool_id] for pool_id in sorted(change.pool_ids)]
+        sequence = self._sequences[change.event_id]
+        after = [_after(pool, change, sequence + number) for number, pool in enumerate(before, 1)]
+        if min(pool.available for pool in after) < 0:
+            short = [pool for pool, then in zip(before, after, strict=True) if then.available < 0]
+            scarcest = min(short, key=lambda pool: pool.available)
             return Shortage(scarcest.id, scarcest.available)
         return [self._record(pool, change) for pool in after]
 
     def _record(self, pool: Pool, change: Change) -> Entry:
         assert min(pool.total, pool.held, pool.sold, pool.blocked) >= 0, "a release of what nobody has"
-        sequence = self._sequences[pool.event_id] + 1
-        self._sequences[pool.event_id] = sequence
-        self._pools[pool.event_id, pool.id] = replace(pool, last_sequence=sequence)
+        self._sequences[pool.event_id] = pool.last_sequence
+        self._pools[pool.event_id, pool.id] = pool
         entry = Entry(
-            event_id=pool.event_id,
-            sequence=sequence,
-            pool_id=pool.id,
-            reason=change.reason,
-            order_id=change.order_id,
-            actor=change.actor,
-            total=pool.total,
-            held=pool.held,
-            sold=pool.sold,
-            blocked=pool.blocked,
+            pool.event_id,
+            pool.last_sequence,
+            pool.id,
+            change.reason,
+            change.order_id,
+            change.actor,
+            pool.total,
+            pool.held,
+            pool.sold,
+            pool.blocked,
         )
         self.entries.append(entry)
         return entry
@@ -80,11 +78,13 @@ def decide(
     return allotment, [allotment.apply(change) for change in changes]
 
 
-def _after(pool: Pool, change: Change) -> Pool:
-    return replace(
-        pool,
-        total=pool.total + change.total,
-        held=pool.held + change.held,
-        sold=pool.sold + change.sold,
-        blocked=pool.blocked + change.blocked,
+def _after(pool: Pool, change: Change, sequence: int) -> Pool:
+    return Pool(
+        pool.event_id,
+        pool.id,
+        pool.total + change.total,
+        pool.held + change.held,
+        pool.sold + change.sold,
+        pool.blocked + change.blocked,
+        sequence,
     )

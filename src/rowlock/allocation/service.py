@@ -31,8 +31,7 @@ async def lock(tx: Transaction, event_ids: Collection[UUID]) -> Allotment:
 async def save(tx: Transaction, allotment: Allotment) -> None:
     """Write what was decided: the pools' counters and the ledger's entries."""
     if allotment.entries:
-        await repository.save_pools(tx, allotment.changed())
-        await repository.append_ledger(tx, allotment.entries)
+        await repository.save(tx, allotment.changed(), allotment.entries)
 
 
 async def open_pool(tx: Transaction, event_id: UUID, total: int, *, actor: str, name: str = "seats") -> Pool:

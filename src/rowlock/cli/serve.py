@@ -17,6 +17,7 @@ from uvicorn.supervisors import Multiprocess
 from rowlock.cli.setting_up import Stop, bring_up_to_date, database_url, one_clear_line
 from rowlock.kernel import logs
 from rowlock.kernel.settings import Settings, read_settings
+from rowlock.web.corking import CorkedProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,9 @@ GRACE_SECONDS = 15
 
 @one_clear_line
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 is every interface.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 0.0.0.0 is every interface.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     workers: Annotated[int | None, typer.Option(help="Server processes that share the port.")] = None,
     database: Annotated[
@@ -44,14 +47,36 @@ def serve(
     """
     settings = read_settings(host=host, port=port, workers=workers, database_url=database, log_sql=log_sql)
     logs.configure(level=settings.log_level, form=settings.log_format)
-    with _stopping_softly(), contextlib.closing(_listen(settings)) as listener, database_url(settings) as url:
+    with _stopping_softly(), contextlib.closing(listen(settings)) as listener, database_url(settings) as url:
         bring_up_to_date(url)
         _announce(settings, listener.getsockname()[1])
         _run(settings, url, listener)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """Take the port before anything else is started, so that a taken one costs nothing."""
+def uvicorn_config(factory: str, *, workers: int = 1) -> uvicorn.Config:
+    """Say how the server processes serve the application that `factory`, a name like `package.module:name`, makes."""
+    return uvicorn.Config(
+        factory,
+        factory=True,
+        workers=workers,
+        loop="uvloop",
+        http=CorkedProtocol,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Take the port before anything else is started, so that a taken one costs nothing.
+
+    Raises:
+        Stop: it cannot be had.
+
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,21 +104,10 @@ def _run(settings: Settings, url: str, listener: socket.socket) -> None:
         if settings.workers > 1:
             chosen["PROMETHEUS_MULTIPROC_DIR"] = metrics_folder
         with _environment(chosen):
-            config = uvicorn.Config(
-                "rowlock.asgi:create",
-                factory=True,
-                workers=settings.workers,
-                loop="uvloop",
-                http="httptools",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                backlog=BACKLOG,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
+            config = uvicorn_config("rowlock.asgi:create", workers=settings.workers)
             server = uvicorn.Server(config)
             if settings.workers > 1:
-                Multiprocess(config, target=server.run, sockets=[listener]).run()
+                Multiprocess(config, sockets=[listener]).run()
                 return
             server.run(sockets=[listener])
             if not server.started:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from rowlock.cli.setting_up import Stop
 from rowlock.cli.wire import Address, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 20.0  # a little more than a server gives the requests that it still answers
@@ -24,20 +25,26 @@ KILL_SECONDS = 10.0
 POLL_SECONDS = 0.02
 HTTP_SECONDS = 2.0
 NOTHING: Mapping[str, str] = MappingProxyType({})
+SERVE = (sys.executable, "-m", "rowlock", "serve", "--port", "0")
 
 
 class ServerProcess:
-    """One `rowlock serve` process on 127.0.0.1, on a port of its own."""
+    """One `rowlock serve` process, or another that announces itself so, on 127.0.0.1, on a port of its own."""
 
-    def __init__(self, database_url: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, database_url: str, environment: Mapping[str, str], command: Sequence[str] = SERVE
+    ) -> None:
         """Start the process; `wait_until_ready` must follow."""
-        # Nameless files, gone with this object; pipes would have to be read all the time.
+        self._whole_log: str | None = None
+        # Nameless files, closed by `_collect`; pipes would have to be read all the time.
         self._out, self._log = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        for file in (self._out, self._log):
+            weakref.finalize(self, file.close)
         self._address: Address | None = None
         # The database's URL may hold a password, and everybody can read the arguments of a process. A session of
         # its own, because the terminal's Ctrl-C is for the command, which then ends its servers in good order.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "rowlock", "serve", "--port", "0"],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._log,
@@ -58,8 +65,8 @@ class ServerProcess:
 
     @property
     def log_lines(self) -> list[str]:
-        """What it has logged so far, a JSON object a line."""
-        return _text(self._log).splitlines()
+        """What it has logged so far, a JSON object a line; after its end, all of it."""
+        return (_text(self._log) if self._whole_log is None else self._whole_log).splitlines()
 
     @property
     def is_running(self) -> bool:
@@ -84,12 +91,14 @@ class ServerProcess:
         """End it at once with SIGKILL, as a crash would."""
         self._process.kill()
         self._process.wait(KILL_SECONDS)
+        self._collect()
 
     def stop(self) -> None:
         """Ask it to end (SIGTERM) and wait for that; one that does not is killed."""
         self.ask_to_end()
         try:
             self._process.wait(STOP_SECONDS)
+            self._collect()
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -109,6 +118,13 @@ class ServerProcess:
             return connection.getresponse().status == http.HTTPStatus.OK
         return False
 
+    def _collect(self) -> None:
+        """Keep the log of the process that has ended, and give the files back."""
+        if self._whole_log is None:
+            self._whole_log = _text(self._log)
+            self._out.close()
+            self._log.close()
+
     def _last_line(self) -> str:
         said = [line for line in self.log_lines if line.strip()]
         return said[-1].removeprefix("rowlock: ") if said else "it said nothing."
@@ -116,7 +132,12 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def servers(
-    url: str, count: int, *, log_sql: bool = False, extra_env: Mapping[str, str] = NOTHING
+    url: str,
+    count: int,
+    *,
+    log_sql: bool = False,
+    extra_env: Mapping[str, str] = NOTHING,
+    command: Sequence[str] = SERVE,
 ) -> Iterator[list[ServerProcess]]:
     """Run `count` servers over the database at `url`, ready when the block begins, ended when it is left.
 
@@ -129,7 +150,9 @@ def servers(
     deadline = time.monotonic() + READY_SECONDS
     try:
         for _ in range(count):
-            started.append(ServerProcess(url, environment))  # noqa: PERF401 - each must be known before the next fails
+            started.append(  # noqa: PERF401 - each must be known before the next fails
+                ServerProcess(url, environment, command)
+            )
         for server in started:
             server.wait_until_ready(deadline)
         yield started

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 EXPECTED = (SettingsError, DatabaseUnavailable, MigrationError, PostgresUnavailable)
 
 
-class Stop(Exception):  # noqa: N818 - not an error of the program; its message is for people
+class Stop(Exception):
     """A command cannot go on; the message is one line that says what to do."""
 
 

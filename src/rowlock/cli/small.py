@@ -12,7 +12,8 @@ from rowlock.cli.setting_up import bring_up_to_date, database_url, one_clear_lin
 from rowlock.kernel.settings import Settings, read_settings
 
 DatabaseUrl = Annotated[
-    str | None, typer.Option("--database-url", help="PostgreSQL 15 or later, postgresql://…; unset: the embedded one.")
+    str | None,
+    typer.Option("--database-url", help="PostgreSQL 15 or later, postgresql://…; unset: the embedded one."),
 ]
 
 

@@ -1,4 +1,4 @@
-"""`rowlock verify`: do the seats equal the tickets?"""
+"""`rowlock verify`: show whether the seats equal the tickets."""
 
 from __future__ import annotations
 

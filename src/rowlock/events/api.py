@@ -5,11 +5,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from rowlock.accounts.api import ROOT, Cursor, Db, Limit, Name, SignedIn
-from rowlock.accounts.model import Caller
+from rowlock.accounts.api import SignedIn, Who
 from rowlock.events import service
 from rowlock.events.model import Event, Listing, NewEvent, Status, TicketType
 from rowlock.events.rules import CAPACITY_MAX, time_zones
@@ -17,9 +16,9 @@ from rowlock.kernel.database import Transaction
 from rowlock.kernel.errors import ValidationFailed
 from rowlock.kernel.idempotency import Reply
 from rowlock.kernel.paging import PAGE_DEFAULT, decode_cursor, encode_cursor
-from rowlock.web.auth import who
 from rowlock.web.idempotency import answer_once
 from rowlock.web.openapi import created, problems
+from rowlock.web.parameters import ROOT, Cursor, Db, Limit, Name
 
 SEARCH_MAX_CHARACTERS = 200
 _DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
@@ -54,7 +53,6 @@ def _known_time_zone(name: str) -> str:
     return name
 
 
-Who = Annotated[Caller, Depends(who)]
 Moment = Annotated[datetime, BeforeValidator(_date_and_time), AfterValidator(_utc)]
 TimeZone = Annotated[str, AfterValidator(_known_time_zone)]
 Capacity = Annotated[int, Field(strict=True, ge=1, le=CAPACITY_MAX)]
@@ -166,7 +164,7 @@ async def create_event(request: Request, caller: SignedIn, body: NewEventIn) -> 
 
 
 @router.get("/events", responses=problems(401))
-async def list_events(  # noqa: PLR0913, PLR0917 - each is a query parameter
+async def list_events(
     db: Db,
     caller: Who,
     q: Search = None,

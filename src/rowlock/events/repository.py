@@ -171,7 +171,9 @@ async def insert_draws(
 async def count_ticket_types(connection: Connection, event_id: UUID, limit: int) -> int:
     """Count an event's ticket types, up to `limit`."""
     count: int = await connection.fetch_value(
-        "SELECT count(*) FROM (SELECT FROM ticket_type WHERE event_id = $1 LIMIT $2) AS some", event_id, limit
+        "SELECT count(*) FROM (SELECT FROM ticket_type WHERE event_id = $1 LIMIT $2) AS counted",
+        event_id,
+        limit,
     )
     return count
 

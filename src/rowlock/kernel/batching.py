@@ -1,9 +1,11 @@
 """Group commit: callers that arrive together are served by one transaction, and each gets its own outcome.
 
 Callers await `submit(request)`. While one batch is in its transaction the next gathers, so the batch grows with the
-load and nobody waits for a timer. Requests are queued by key (an event); a key is in one batch at a time, so its
-requests are decided in the order they came. A busy key travels alone and never takes the last lane, so that others
-do not wait for it; quiet keys travel together, because a batch over many keys costs little more than over one.
+load. Under load a batch does not leave much smaller than the one before it: its callers are being answered just now,
+and will be back within moments; two milliseconds are the most that is waited for them, and a single caller waits for
+nobody. Requests are queued by key (an event); a key is in one batch at a time, so its requests are decided in the
+order they came. A busy key travels alone and never takes the last lane, so that others do not wait for it; quiet keys
+travel together, because a batch over many keys costs little more than over one.
 
 A batch that fails is halved until the request that poisons it is alone: only that caller gets the error.
 """
@@ -27,6 +29,9 @@ Request = TypeVar("Request")
 Outcome = TypeVar("Outcome")
 BATCH_MAX = 256
 BUSY_KEY = 32
+GATHER_SECONDS = 0.002
+# This part of the queue no key can fill alone: others get through, however long that key's own batch hangs.
+QUEUE_PARTS = 4
 
 log = structlog.get_logger("rowlock.batching")
 
@@ -68,30 +73,36 @@ class GroupCommit(Generic[Request, Outcome]):
         self._key = key
         self._lanes = lanes
         self._queue_max = queue_max
+        self._key_max = queue_max - queue_max // QUEUE_PARTS
         self._deadline_seconds = deadline_seconds
         self._gauge = gauge
         self._queues: OrderedDict[Hashable, deque[_Waiter[Request, Outcome]]] = OrderedDict()
         self._waiting = 0
         self._being_served: set[Hashable] = set()
+        self._stuck: set[Hashable] = set()
         self._busy_lanes = 0
         self._batches: set[asyncio.Task[None]] = set()
         self._pump_is_due = False
+        self._last_size = 0
+        self._patience: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def submit(self, request: Request) -> Outcome:
         """Wait for the batch that serves this request, and return its outcome.
 
         Raises:
-            Busy: the queue is full, or the deadline passed before a batch took the request: nothing was done.
+            Busy: the queue, or the key's share of it, is full; or the deadline passed before a batch took the request.
+                Nothing was done.
             OutcomeUnknown: the deadline passed while the batch was being committed, which goes on regardless.
 
         """
-        if self._closed or self._waiting >= self._queue_max:
+        key = self._key(request)
+        if self._closed or self._waiting >= self._queue_max or self._waiting_for(key) >= self._key_max:
             raise Busy
         loop = asyncio.get_running_loop()
-        waiter: _Waiter[Request, Outcome] = _Waiter(request, self._key(request), loop.create_future())
+        waiter: _Waiter[Request, Outcome] = _Waiter(request, key, loop.create_future())
         waiter.timer = loop.call_later(self._deadline_seconds, self._give_up, waiter)
-        self._queues.setdefault(waiter.key, deque()).append(waiter)
+        self._queues.setdefault(key, deque()).append(waiter)
         self._waiting += 1
         self._pump_soon()
         try:
@@ -103,8 +114,12 @@ class GroupCommit(Generic[Request, Outcome]):
         """Refuse what comes, finish what is here."""
         self._closed = True
         while self._batches or self._queues:
-            self._pump()
+            self._pump_now()
             await asyncio.wait(self._batches) if self._batches else await asyncio.sleep(0)
+
+    def _waiting_for(self, key: Hashable) -> int:
+        queue = self._queues.get(key)
+        return len(queue) if queue else 0
 
     def _pump_soon(self) -> None:
         """Form batches once per turn of the event loop, so that requests read in the same turn travel together."""
@@ -114,6 +129,27 @@ class GroupCommit(Generic[Request, Outcome]):
 
     def _pump(self) -> None:
         self._pump_is_due = False
+        self._gauge.waiting(self._waiting)
+        if not self._is_worth_waiting():
+            self._form_batches()
+
+    def _pump_now(self) -> None:
+        self._patience = None
+        self._form_batches()
+
+    def _is_worth_waiting(self) -> bool:
+        """Tell whether so few are here, after so large a batch, that the others must be on their way."""
+        ready = sum(len(queue) for key, queue in self._queues.items() if key not in self._being_served)
+        if ready == 0 or ready * 2 >= self._last_size:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+            return ready == 0
+        if self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._pump_now)
+        return True
+
+    def _form_batches(self) -> None:
         while len(self._batches) < self._lanes:
             batch, busy = self._next_batch()
             if not batch:
@@ -121,20 +157,20 @@ class GroupCommit(Generic[Request, Outcome]):
             keys = {waiter.key for waiter in batch}
             self._being_served |= keys
             self._busy_lanes += busy
+            self._last_size = len(batch)
             self._gauge.batch(len(batch))
             task = asyncio.create_task(self._serve(batch))
             self._batches.add(task)
             task.add_done_callback(partial(self._finished, keys=keys, busy=busy))
-        self._gauge.waiting(self._waiting)
 
     def _next_batch(self) -> tuple[list[_Waiter[Request, Outcome]], bool]:
-        """Take one busy key alone (and say so), or as many quiet ones as fit, oldest queue first."""
+        """Take one busy or stuck key alone (and say so), or as many quiet ones as fit, oldest queue first."""
         batch: list[_Waiter[Request, Outcome]] = []
         lane_for_busy = self._busy_lanes < self._lanes - 1
         for key, queue in list(self._queues.items()):
             if key in self._being_served:
                 continue
-            if len(queue) >= BUSY_KEY:
+            if len(queue) >= BUSY_KEY or key in self._stuck:
                 if lane_for_busy and not batch:
                     return self._take(key, queue, BATCH_MAX), True
                 continue
@@ -171,6 +207,7 @@ class GroupCommit(Generic[Request, Outcome]):
         except Exception as error:  # noqa: BLE001 - whatever it is, its caller must hear it and the others must not
             await self._serve_in_parts(batch, error)
             return
+        self._stuck.difference_update(waiter.key for waiter in batch)
         for waiter, outcome in zip(batch, outcomes, strict=True):
             if not waiter.answer.done():
                 waiter.answer.set_result(outcome)
@@ -182,6 +219,8 @@ class GroupCommit(Generic[Request, Outcome]):
         if len(batch) == 1 or hopeless:
             if not isinstance(error, Busy):
                 log.error("a request failed in its batch", exc_info=error)
+            if isinstance(error, LockTimeout):
+                self._stuck.update(keys)
             for waiter in batch:
                 if not waiter.answer.done():
                     waiter.answer.set_exception(error)
@@ -195,5 +234,13 @@ class GroupCommit(Generic[Request, Outcome]):
             await self._serve(part)
 
     def _give_up(self, waiter: _Waiter[Request, Outcome]) -> None:
-        if not waiter.answer.done():
-            waiter.answer.set_exception(OutcomeUnknown() if waiter.taken else Busy())
+        if waiter.answer.done():
+            return
+        waiter.answer.set_exception(OutcomeUnknown() if waiter.taken else Busy())
+        if not waiter.taken:
+            # The dead must not fill the queue. Cheap: all have the same patience, so it is the first of its queue.
+            queue = self._queues[waiter.key]
+            queue.remove(waiter)
+            self._waiting -= 1
+            if not queue:
+                del self._queues[waiter.key]

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import time
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ import structlog
 from rowlock.kernel.errors import Busy, LockTimeout, OutcomeUnknown, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 Row = asyncpg.Record
 ACQUIRE_SECONDS = 2.0
@@ -32,6 +33,20 @@ STATEMENT_TIMEOUT_MS = 5_000
 IDLE_TIMEOUT_MS = 10_000
 RESOLVE_SECONDS = 5.0
 ADMINISTER_SECONDS = 60.0
+
+# For connections that only ever look rows up by their keys. Planned once instead of each time; and planned as for a
+# big table even while it is still empty, for the plan that a fresh event's rush begins with must not scan its orders.
+KEY_LOOKUPS = MappingProxyType(
+    {
+        "plan_cache_mode": "force_generic_plan",
+        "enable_seqscan": "off",
+        "enable_hashjoin": "off",
+        "enable_mergejoin": "off",
+        "enable_bitmapscan": "off",
+        "enable_material": "off",
+    }
+)
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
@@ -94,15 +109,16 @@ class Connection:
 
     @contextlib.contextmanager
     def _watch(self, sql: str, values: Sequence[Any]) -> Iterator[None]:
-        if not self._log_sql:
-            yield
-            return
         started = time.perf_counter()
         try:
             yield
+        except asyncpg.LockNotAvailableError:
+            # Here, and not when the transaction is left: the step that waited may know what to say of it.
+            raise LockTimeout from None
         finally:
-            spent_ms = round((time.perf_counter() - started) * 1000, 2)
-            sql_log.info(" ".join(sql.split()), values=_without_texts(values), ms=spent_ms)
+            if self._log_sql:
+                spent_ms = round((time.perf_counter() - started) * 1000, 2)
+                sql_log.info(" ".join(sql.split()), values=_without_texts(values), ms=spent_ms)
 
 
 class Transaction(Connection):
@@ -236,15 +252,17 @@ class Database:
         raise OutcomeUnknown
 
 
-class _Raw(asyncpg.Connection):  # type: ignore[type-arg]
+class _Raw(asyncpg.Connection):
     """Nothing here changes a session's settings, so the round trip that would put them back is saved."""
 
     def get_reset_query(self) -> str:
         return ""
 
 
-async def open_database(url: str, *, size: int, log_sql: bool = False) -> Database:
-    """Open a pool of at most `size` connections to the database at `url`.
+async def open_database(
+    url: str, *, size: int, log_sql: bool = False, planner: Mapping[str, str] = NO_SETTINGS
+) -> Database:
+    """Open a pool of at most `size` connections to the database at `url`, with settings for its query planner.
 
     Raises:
         DatabaseUnavailable: it cannot be reached, is older than PostgreSQL 15, or the URL is wrong.
@@ -259,7 +277,7 @@ async def open_database(url: str, *, size: int, log_sql: bool = False) -> Databa
             command_timeout=60,
             max_inactive_connection_lifetime=0,
             connection_class=_Raw,
-            server_settings={"application_name": "rowlock", "timezone": "UTC"},
+            server_settings={"application_name": "rowlock", "timezone": "UTC", "jit": "off", **planner},
         )
     except (*_UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
         raise DatabaseUnavailable(_why(error)) from None
@@ -315,8 +333,6 @@ def _translated() -> Iterator[None]:
         yield
     except Problem:
         raise
-    except asyncpg.LockNotAvailableError:
-        raise LockTimeout from None
     except _UNAVAILABLE as error:
         log.warning("the database did not answer", error=type(error).__name__)
         raise Busy from None

@@ -20,6 +20,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from rowlock.kernel.database import UniqueViolation
 from rowlock.kernel.errors import Conflict, Invalid, LockTimeout
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 KEY_MAX_CHARACTERS = 255
 KEPT_DAYS = 7
+ONE_ANSWER_PER_KEY = "idempotency_key_pkey"
 _NONCE_BYTES = 12
 
 
@@ -141,6 +143,21 @@ async def once(
     if key is None:
         async with db.transaction() as tx:
             return await work(tx)
+    try:
+        return await _once(db, key, work, refuse)
+    except UniqueViolation as violation:
+        if violation.constraint != ONE_ANSWER_PER_KEY:
+            raise
+        # Registrations wait for their events' locks and not for the key's, so one may have been answered meanwhile.
+        return await _once(db, key, work, refuse)
+
+
+async def _once(
+    db: Database,
+    key: Key,
+    work: Callable[[Transaction], Awaitable[Reply]],
+    refuse: Callable[[Conflict], Reply],
+) -> Reply:
     try:
         async with db.transaction() as tx:
             if (known := await _claim(tx, key)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import secrets
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 # Crockford's alphabet: no I, L, O or U, so that a code can be read out at a door.
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TO_CROCKFORD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 
 
 def new_id() -> UUID:
@@ -22,9 +23,8 @@ def new_id() -> UUID:
 
 def new_code() -> str:
     """Make a code of 80 random bits for people: sixteen characters in four groups, like 7K3M-9QXA-0V4D-ZZ18."""
-    number = secrets.randbits(80)
-    characters = [_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5)]
-    return "-".join("".join(characters[start : start + 4]) for start in range(0, 16, 4))
+    characters = base64.b32encode(secrets.token_bytes(10)).decode().translate(_TO_CROCKFORD)
+    return f"{characters[:4]}-{characters[4:8]}-{characters[8:12]}-{characters[12:]}"
 
 
 def new_secret(prefix: str = "") -> str:

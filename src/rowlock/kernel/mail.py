@@ -30,7 +30,9 @@ def parse_email(text: str) -> str:
     if len(local) <= _LOCAL_MAX_CHARACTERS and _PLAIN.fullmatch(address) and "--" not in domain:
         return f"{local}@{domain.lower()}"
     try:
-        normal = validate_email(address, check_deliverability=False, globally_deliverable=False).normalized
+        normal = validate_email(
+            address, check_deliverability=False, globally_deliverable=False, strict=True
+        ).normalized
     except EmailNotValidError as error:
         raise ValueError(str(error)) from None
     if "." not in normal.rpartition("@")[2] or len(normal) > EMAIL_MAX_CHARACTERS:

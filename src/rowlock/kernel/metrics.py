@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -40,8 +42,19 @@ class BatchGauge:
 
 def exposition(environment: Mapping[str, str]) -> bytes:
     """Return all measurements as text, of all server processes where there are several."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in environment:
+    if (folder := environment.get("PROMETHEUS_MULTIPROC_DIR")) is None:
         return generate_latest()
+    _forget_the_dead(Path(folder))
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Drop what killed server processes said of their present state; what they counted stays."""
+    for file in folder.glob("gauge_live*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -14,6 +16,25 @@ T = TypeVar("T")
 
 PAGE_DEFAULT = 20
 PAGE_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which rows of a list are wanted: so many, after the one with this id."""
+
+    after: UUID | None
+    limit: int
+
+
+def page_by_id(cursor: str | None, limit: int) -> Page:
+    """Read the page of a list that is in the order of ids, and one row more, to know whether others follow.
+
+    Raises:
+        ValidationFailed: the cursor is not one of such a list.
+
+    """
+    (after,) = decode_cursor(cursor, tuple[UUID]) or (None,)
+    return Page(after, limit + 1)
 
 
 def encode_cursor(*key: Any) -> str:

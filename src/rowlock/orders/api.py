@@ -5,37 +5,39 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from msgspec import Meta
 from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rowlock.accounts.api import CurrentUser, SignedIn, Who
 from rowlock.accounts.model import Caller
 from rowlock.events.api import EventOut, event_reply
 from rowlock.kernel import metrics
-from rowlock.kernel.database import Database, Transaction
+from rowlock.kernel.database import Transaction
 from rowlock.kernel.errors import Problem, ValidationFailed
 from rowlock.kernel.idempotency import Reply
 from rowlock.kernel.ids import digest, new_code, new_id, new_secret
 from rowlock.kernel.mail import EMAIL_MAX_CHARACTERS, parse_email, person_key
-from rowlock.kernel.paging import PAGE_DEFAULT, PAGE_MAX, decode_cursor, encode_cursor
+from rowlock.kernel.paging import PAGE_DEFAULT, encode_cursor, page_by_id
 from rowlock.orders import closing, service
 from rowlock.orders.model import Place, Registration
-from rowlock.web.auth import database, who
+from rowlock.web.auth import who
 from rowlock.web.body import clean, decode
 from rowlock.web.idempotency import answer_once, key_of
 from rowlock.web.openapi import created, problems
+from rowlock.web.parameters import ROOT, Cursor, Db, Limit
 from rowlock.web.problems import problem_reply, respond
 
 router = APIRouter(tags=["registrations"])
-Who = Annotated[Caller, Depends(who)]
-Db = Annotated[Database, Depends(database)]
 SECRET_MAX_CHARACTERS = 200
 Secret = Annotated[str | None, Query(max_length=SECRET_MAX_CHARACTERS, description="The secret of the link.")]
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, description="The attendee's name.")]
-Email = Annotated[str, Meta(min_length=3, max_length=EMAIL_MAX_CHARACTERS, description="The attendee's e-mail.")]
+Email = Annotated[
+    str, Meta(min_length=3, max_length=EMAIL_MAX_CHARACTERS, description="The attendee's e-mail.")
+]
 
 
 class NewRegistration(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -104,8 +106,12 @@ async def post_registration(request: Request) -> Response:
     return respond(_render(place, outcome))
 
 
-@router.get("/registrations/{registration_id}", operation_id="get_registration", responses=problems(401, 404))
-async def get_registration(registration_id: UUID, caller: Who, db: Db, secret: Secret = None) -> RegistrationOut:
+@router.get(
+    "/registrations/{registration_id}", operation_id="get_registration", responses=problems(401, 403, 404)
+)
+async def get_registration(
+    registration_id: UUID, caller: Who, db: Db, secret: Secret = None
+) -> RegistrationOut:
     """Show a registration to its owner, its organization, or whoever has its secret link."""
     async with db.connection() as connection:
         return _out(await service.find(connection, caller, registration_id, secret))
@@ -123,35 +129,35 @@ async def delete_registration(
     return _out(await service.cancel(request.app.state.desk, registration, caller))
 
 
-@router.get("/events/{event_id}/registrations", operation_id="list_registrations", responses=problems(401, 403, 404))
+@router.get(
+    "/events/{event_id}/registrations", operation_id="list_registrations", responses=problems(401, 403, 404)
+)
 async def get_registrations(
     event_id: UUID,
-    caller: Who,
+    caller: SignedIn,
     db: Db,
     status: Annotated[str | None, Query(pattern="^(confirmed|cancelled)$")] = None,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT,
-    cursor: str | None = None,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Cursor = None,
 ) -> RegistrationPage:
     """List an event's registrations, oldest first. For its organization only."""
-    after = decode_cursor(cursor, tuple[UUID])
+    page = page_by_id(cursor, limit)
     async with db.connection() as connection:
-        found = await service.of_event(
-            connection, caller, event_id, status=status, after=after and after[0], limit=limit + 1
-        )
+        found = await service.of_event(connection, caller, event_id, status, page)
     return _page(found, limit)
 
 
 @router.get("/users/me/registrations", operation_id="list_my_registrations", responses=problems(401, 403))
 async def get_my_registrations(
-    caller: Who,
+    user: CurrentUser,
     db: Db,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT,
-    cursor: str | None = None,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Cursor = None,
 ) -> RegistrationPage:
     """List the signed-in user's registrations, newest first."""
-    before = decode_cursor(cursor, tuple[UUID])
+    page = page_by_id(cursor, limit)
     async with db.connection() as connection:
-        found = await service.of_user(connection, caller, before=before and before[0], limit=limit + 1)
+        found = await service.of_user(connection, user, page)
     return _page(found, limit)
 
 
@@ -162,7 +168,7 @@ async def get_my_registrations(
     response_model=EventOut,
     responses=problems(401, 403, 404, 409),
 )
-async def post_cancellation(event_id: UUID, request: Request, caller: Who, db: Db) -> Response:
+async def post_cancellation(event_id: UUID, request: Request, caller: SignedIn, db: Db) -> Response:
     """Cancel an event and all its registrations. Calling again goes on where a broken call stopped."""
 
     async def work(tx: Transaction) -> Reply:
@@ -188,7 +194,7 @@ def post_operation(document: dict[str, Any]) -> dict[str, Any]:
         "summary": "Register one person for an event.",
         "description": (
             "Anyone may register for a published event. A signed-in user may leave name and e-mail out. "
-            "409 is `sold_out` (title \"Event full\"), `already_registered` or `not_on_sale`."
+            '409 is `sold_out` (title "Event full"), `already_registered` or `not_on_sale`.'
         ),
         "requestBody": {
             "required": True,
@@ -201,8 +207,9 @@ def post_operation(document: dict[str, Any]) -> dict[str, Any]:
 def _place(new: NewRegistration, caller: Caller, key: Any) -> Place:
     """Complete a request: the signed-in user's own name and e-mail, fresh ids and secrets."""
     wrong: list[dict[str, str]] = []
-    name = _checked(new.name, caller.user and caller.user.name, "/name", clean, wrong)
-    email = _checked(new.email, caller.user and caller.user.email, "/email", parse_email, wrong)
+    user = caller.user
+    name = _checked(new.name, user.name if user else None, "/name", clean, wrong)
+    email = _checked(new.email, user.email if user else None, "/email", parse_email, wrong)
     if wrong:
         raise ValidationFailed(wrong)
     secret = new_secret()
@@ -223,7 +230,9 @@ def _place(new: NewRegistration, caller: Caller, key: Any) -> Place:
     )
 
 
-def _checked(given: str | None, own: str | None, pointer: str, check: Any, wrong: list[dict[str, str]]) -> str:
+def _checked(
+    given: str | None, own: str | None, pointer: str, check: Any, wrong: list[dict[str, str]]
+) -> str:
     if given is None:
         if own is None:
             wrong.append({"pointer": pointer, "detail": "Field required, unless you are signed in."})
@@ -239,7 +248,7 @@ def _render(place: Place, outcome: Registration | Problem) -> Reply:
     """Write the answer to a registration, by hand, since thousands are written each second."""
     if isinstance(outcome, Problem):
         return problem_reply(outcome)
-    location = f"/api/v1/registrations/{outcome.id}"
+    location = f"{ROOT}/registrations/{outcome.id}"
     body = {
         "id": outcome.id,
         "event_id": outcome.event_id,
@@ -274,4 +283,6 @@ def _out(it: Registration) -> RegistrationOut:
 
 def _page(found: list[Registration], limit: int) -> RegistrationPage:
     items = [_out(it) for it in found[:limit]]
-    return RegistrationPage(items=items, next_cursor=encode_cursor(items[-1].id) if len(found) > limit else None)
+    return RegistrationPage(
+        items=items, next_cursor=encode_cursor(items[-1].id) if len(found) > limit else None
+    )

@@ -10,6 +10,7 @@ from rowlock.accounts.model import Caller, Permission
 from rowlock.allocation import service as allocation
 from rowlock.allocation.model import Change, Reason, Shortage
 from rowlock.events import service as events
+from rowlock.events.model import Status
 from rowlock.orders import repository
 from rowlock.orders.placing import write_cancelled
 
@@ -41,7 +42,7 @@ async def cancel_event(tx: Transaction, caller: Caller, event_id: UUID) -> Event
 
 
 async def finish(db: Database, event_id: UUID, actor: str = "system") -> int:
-    """Cancel what a cancelled event still has of registrations; return how many there were."""
+    """Cancel what a cancelled event still has of registrations, and nothing of another; return how many there were."""
     cancelled = 0
     while True:
         async with db.transaction() as tx:
@@ -58,11 +59,16 @@ async def unfinished(connection: Connection, limit: int) -> list[UUID]:
 
 
 async def _cancel_some(tx: Transaction, allotment: Allotment, event_id: UUID, actor: str) -> int:
-    now = await repository.read_clock(tx)
-    types = (await events.facts(tx, [event_id]))[event_id].ticket_types
+    now, _ = await repository.now_and_active(tx, [])
+    event = (await events.facts(tx, [event_id])).get(event_id)
+    # Asked under the lock, whoever calls: after a cancellation that was refused there is nothing to finish.
+    if event is None or event.status is not Status.CANCELLED:
+        return 0
     cancelled = []
     for it in await repository.some_active(tx, event_id, BATCH_MAX):
-        change = Change(event_id, types[it.ticket_type_id], Reason.EVENT_CANCELLED, actor, it.id, sold=-1)
+        change = Change(
+            event_id, event.ticket_types[it.ticket_type_id], Reason.EVENT_CANCELLED, actor, it.id, sold=-1
+        )
         entries = allotment.apply(change)
         assert not isinstance(entries, Shortage), "giving back never fails"
         cancelled.append(replace(it, status="cancelled", cancelled_at=now, sequence=entries[-1].sequence))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rowlock.allocation import service as allocation
 from rowlock.events import service as events
 from rowlock.kernel import metrics
-from rowlock.kernel.idempotency import recall, remember
+from rowlock.kernel.database import UniqueViolation
+from rowlock.kernel.idempotency import ONE_ANSWER_PER_KEY, recall, remember
 from rowlock.orders import repository, rules
 from rowlock.orders.model import Cancel, Decision, Known, Place, Registration, Request
 
@@ -26,6 +27,16 @@ async def place_many(db: Database, requests: Sequence[Request]) -> Sequence[Regi
 
     The locks come first. Whatever the decision rests on is read after them, because before them it may be over.
     """
+    try:
+        return await _place_all(db, requests)
+    except UniqueViolation as violation:
+        if violation.constraint != ONE_ANSWER_PER_KEY:
+            raise
+        # The locks are those of the events; with the same key another server answered a request for another one.
+        return await _place_all(db, requests)
+
+
+async def _place_all(db: Database, requests: Sequence[Request]) -> Sequence[Registration | Problem | Reply]:
     async with db.transaction() as tx:
         started = time.perf_counter()
         allotment = await allocation.lock(tx, {request.event_id for request in requests})
@@ -39,11 +50,14 @@ async def _read(tx: Transaction, requests: Sequence[Request]) -> Known:
     places = [request for request in requests if isinstance(request, Place)]
     cancels = [request for request in requests if isinstance(request, Cancel)]
     keys = [place.key for place in places if place.key is not None]
+    now, active = await repository.now_and_active(tx, {(it.event_id, it.person_key) for it in places})
     return Known(
-        now=await repository.read_clock(tx),
+        now=now,
         events=await events.facts(tx, {request.event_id for request in requests}),
-        active=await repository.active_people(tx, {(it.event_id, it.person_key) for it in places}) if places else set(),
-        registrations=await repository.registrations_by_key(tx, {(it.event_id, it.order_id) for it in cancels})
+        active=active,
+        registrations=await repository.registrations_by_key(
+            tx, {(it.event_id, it.order_id) for it in cancels}
+        )
         if cancels
         else {},
         sealed=await recall(tx, keys) if keys else {},
@@ -54,8 +68,7 @@ async def _write(tx: Transaction, allotment: Allotment, decision: Decision) -> N
     if decision.cancelled:
         await write_cancelled(tx, decision.cancelled)
     if decision.placed:
-        await repository.insert_orders(tx, decision.placed)
-        await repository.insert_tickets(tx, decision.placed)
+        await repository.insert_registrations(tx, decision.placed)
     await allocation.save(tx, allotment)
     if decision.answers:
         await remember(tx, decision.answers)

@@ -118,7 +118,7 @@ def _event_on_sale(request: Place, known: Known) -> EventFacts:
 
 
 def _owner(request: Place, organization_id: UUID) -> UUID | None:
-    """A signed-in person owns what they order, except a member who registers somebody else for the organization."""
+    """Return who owns it: the signed-in person, except a member who registers somebody else for the organization."""
     user = request.caller.user
     if user is None:
         return None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rowlock.accounts import service as accounts
-from rowlock.accounts.model import Caller, Permission
+from rowlock.accounts.model import Caller, Permission, User
 from rowlock.events import service as events
-from rowlock.kernel.batching import GroupCommit
-from rowlock.kernel.errors import Forbidden, NotFound, Problem, Unauthenticated
+from rowlock.kernel.errors import NotFound, Problem
 from rowlock.kernel.ids import digest
 from rowlock.orders import repository
 from rowlock.orders.model import Cancel, Registration, Request
@@ -17,10 +16,12 @@ from rowlock.orders.model import Cancel, Registration, Request
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from rowlock.kernel.batching import GroupCommit
     from rowlock.kernel.database import Connection
     from rowlock.kernel.idempotency import Reply
+    from rowlock.kernel.paging import Page
 
-Desk = GroupCommit[Request, "Registration | Problem | Reply"]
+Desk: TypeAlias = "GroupCommit[Request, Registration | Problem | Reply]"
 
 
 async def cancel(desk: Desk, registration: Registration, caller: Caller) -> Registration:
@@ -37,54 +38,54 @@ async def find(connection: Connection, caller: Caller, order_id: UUID, secret: s
 
     Raises:
         NotFound: there is none, or it is not the caller's business.
+        Forbidden: it is the caller's organization's, in which the caller may not read registrations.
 
     """
     registration = await repository.registration(connection, order_id)
-    if registration is None or not _may(registration, caller, secret, Permission.REGISTRATIONS_READ):
+    if registration is None:
         raise NotFound
+    _require(registration, caller, secret, Permission.REGISTRATIONS_READ)
     return registration
 
 
-async def find_to_cancel(connection: Connection, caller: Caller, order_id: UUID, secret: str | None) -> Registration:
+async def find_to_cancel(
+    connection: Connection, caller: Caller, order_id: UUID, secret: str | None
+) -> Registration:
     """Return a registration that the caller may cancel.
 
     Raises:
         NotFound: there is none, or it is not the caller's business.
-        Forbidden: the caller may see it, but not change it.
+        Forbidden: it is the caller's organization's, in which the caller may not change registrations.
 
     """
     registration = await find(connection, caller, order_id, secret)
-    if not _may(registration, caller, secret, Permission.REGISTRATIONS_WRITE):
-        raise Forbidden
+    _require(registration, caller, secret, Permission.REGISTRATIONS_WRITE)
     return registration
 
 
 async def of_event(
-    connection: Connection, caller: Caller, event_id: UUID, *, status: str | None, after: UUID | None, limit: int
+    connection: Connection, caller: Caller, event_id: UUID, status: str | None, page: Page
 ) -> list[Registration]:
-    """Return a page of an event's registrations to its organization.
+    """Return a page of an event's registrations to its organization, oldest first.
 
     Raises:
         NotFound: there is no such event, or it is another organization's.
-        Unauthenticated, Forbidden: the caller may see the event, but not who comes.
+        Forbidden: the caller may see the event, but not who comes.
 
     """
     event = await events.get_visible(connection, caller, event_id)
-    if caller.user is None and not caller.permissions:
-        raise Unauthenticated
     accounts.require(caller, event.organization_id, Permission.REGISTRATIONS_READ)
-    return await repository.registrations_of_event(connection, event_id, status, after, limit)
+    return await repository.registrations_of_event(connection, event_id, status, page)
 
 
-async def of_user(connection: Connection, caller: Caller, *, before: UUID | None, limit: int) -> list[Registration]:
-    """Return a page of the signed-in user's own registrations, newest first."""
-    user = accounts.require_user(caller)
-    return await repository.registrations_of_user(connection, user.id, before, limit)
+async def of_user(connection: Connection, user: User, page: Page) -> list[Registration]:
+    """Return a page of a user's own registrations, newest first."""
+    return await repository.registrations_of_user(connection, user.id, page)
 
 
-def _may(registration: Registration, caller: Caller, secret: str | None, permission: Permission) -> bool:
-    if secret is not None and hmac.compare_digest(digest(secret), registration.secret_hash):
-        return True
-    if caller.user is not None and registration.user_id == caller.user.id:
-        return True
-    return caller.may(permission, registration.organization_id)
+def _require(registration: Registration, caller: Caller, secret: str | None, permission: Permission) -> None:
+    """Let pass the registration's owner, whoever has its secret, and those whom its organization permits it."""
+    has_secret = secret is not None and hmac.compare_digest(digest(secret), registration.secret_hash)
+    is_owner = caller.user is not None and registration.user_id == caller.user.id
+    if not has_secret and not is_owner:
+        accounts.require(caller, registration.organization_id, permission)

@@ -106,7 +106,7 @@ CHECKS = (
     ),
     Check(
         "orders_equal_ledger",
-        "Each order's tickets equal what the ledger says it took and gave back, and nothing is in the ledger without one.",
+        "Each order's tickets equal what the ledger says it took and gave back; no entry is without an order.",
         f"""
         WITH {_UNITS}, {_STEPS}, booked AS (
             SELECT event_id, pool_id, order_id, sum(sold_step) AS sold, sum(held_step) AS held
@@ -182,7 +182,8 @@ CHECKS = (
             ('ledger_is_append_only', EXISTS (SELECT FROM pg_trigger
                 WHERE tgname = 'ledger_is_append_only' AND tgrelid = 'ledger'::regclass AND tgenabled IN ('O', 'A'))),
             ('ledger_is_never_truncated', EXISTS (SELECT FROM pg_trigger
-                WHERE tgname = 'ledger_is_never_truncated' AND tgrelid = 'ledger'::regclass AND tgenabled IN ('O', 'A')))
+                WHERE tgname = 'ledger_is_never_truncated' AND tgrelid = 'ledger'::regclass
+                AND tgenabled IN ('O', 'A')))
         ) AS walls (wall, stands) WHERE NOT stands ORDER BY 1 LIMIT $1
         """,
     ),

@@ -17,6 +17,7 @@ async def verify(db: Database) -> Verification:
     """Recount orders, tickets and ledger against every counter, all as of one instant."""
     async with db.snapshot() as connection:
         findings = [
-            Finding(check, await repository.breaking_rows(connection, check, ROWS_MAX)) for check in repository.CHECKS
+            Finding(check, await repository.breaking_rows(connection, check, ROWS_MAX))
+            for check in repository.CHECKS
         ]
         return Verification(findings, await repository.counted(connection))

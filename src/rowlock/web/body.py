@@ -12,6 +12,8 @@ import msgspec
 from rowlock.kernel.errors import ValidationFailed
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
+# Beside its own error msgspec lets these through: bytes that are no UTF-8, and brackets nested a thousand deep.
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode(body: bytes, shape: type[Shape]) -> Shape:
@@ -25,8 +27,8 @@ def decode(body: bytes, shape: type[Shape]) -> Shape:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
         raise ValidationFailed(_all_that_is_wrong(body, shape, str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ValidationFailed([{"pointer": "", "detail": "The body is not JSON."}]) from None
+    except _NOT_JSON:
+        raise ValidationFailed([_not_json()]) from None
 
 
 def clean(text: str) -> str:
@@ -44,7 +46,12 @@ def clean(text: str) -> str:
 
 
 def _all_that_is_wrong(body: bytes, shape: type[msgspec.Struct], first: str) -> list[dict[str, str]]:
-    raw = msgspec.json.decode(body)
+    try:
+        raw = msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        return [{"pointer": "", "detail": first}]  # a number that no type can hold
+    except _NOT_JSON:
+        return [_not_json()]  # the first fault of a field came before that of the text
     if not isinstance(raw, dict):
         return [{"pointer": "", "detail": "The body is not a JSON object."}]
     fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
@@ -57,6 +64,10 @@ def _all_that_is_wrong(body: bytes, shape: type[msgspec.Struct], first: str) -> 
     return [{"pointer": f"/{_escaped(name)}", "detail": detail} for name, detail in wrong] or [
         {"pointer": "", "detail": first}
     ]
+
+
+def _not_json() -> dict[str, str]:
+    return {"pointer": "", "detail": "The body is not JSON."}
 
 
 def _refusal(value: Any, wanted: Any) -> list[str]:

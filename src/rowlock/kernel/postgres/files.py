@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rowlock.kernel.postgres_programs import PostgresUnavailable, RunAs, is_unused
-from rowlock.kernel.postgres_wire import socket_file
+from rowlock.kernel.postgres.programs import PostgresUnavailable, RunAs, is_unused
+from rowlock.kernel.postgres.wire import socket_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,8 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from rowlock.kernel import postgres_files as files
-from rowlock.kernel import postgres_wire as wire
-from rowlock.kernel.postgres_programs import PostgresUnavailable, Programs, is_unused
+from rowlock.kernel.postgres import files, wire
+from rowlock.kernel.postgres.programs import PostgresUnavailable, Programs, is_unused
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: start, stop and join a server over one data directory, as one process owns it.
+"""The server over one data directory, as one process owns it.
 
 It listens on a Unix socket alone, in a folder that only its owner can enter, and trusts who gets there:
 that user can read the very files of the database, so a password would guard nothing. `peer` would need a
@@ -20,17 +20,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from rowlock.kernel import postgres_cluster as cluster
-from rowlock.kernel import postgres_files as files
-from rowlock.kernel import postgres_wire as wire
-from rowlock.kernel.postgres_programs import PostgresUnavailable, Programs, find_programs
+from rowlock.kernel.postgres import cluster, files, wire
+from rowlock.kernel.postgres.programs import PostgresUnavailable, Programs, find_programs
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-__all__ = ["Postgres", "PostgresUnavailable", "running"]
 
 DATABASE = "rowlock"
 POLL_SECONDS = 0.02

@@ -6,7 +6,7 @@
 #   PYTHON=/opt/python3.13/bin/python3 make serve    which Python builds the environment
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help serve test check format bench simulate demo verify migrate openapi lock clean
+.PHONY: FORCE help serve test check format bench simulate demo verify migrate openapi docs lock clean
 .SUFFIXES:
 
 ROWLOCK = .venv/bin/rowlock
@@ -55,6 +55,9 @@ migrate: .venv/.runtime ## Bring the database's schema up to date (serve does it
 
 openapi: .venv/.runtime ## Print the OpenAPI document
 	@exec $(ROWLOCK) openapi $(ARGS)
+
+docs: .venv/.runtime ## Write the pages of docs/reference that are made from the code
+	@.venv/bin/python docs/generate.py
 
 lock: ## Choose the newest version of every dependency anew, and write down its hashes
 	@$(require_python)

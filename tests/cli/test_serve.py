@@ -45,11 +45,15 @@ class Served:
         self.complained = ""
 
     def url(self) -> str:
-        """Wait for the announcement and return the address in it."""
+        """Wait for the announcement, whose last line tells how to stop, and return the address in it."""
         assert self.process.stdout is not None
-        first = self.process.stdout.readline()
-        assert first.startswith("Rowlock   http://localhost:"), first + self.end()
-        return first.split()[-1].replace("localhost", "127.0.0.1")
+        for line in self.process.stdout:
+            self.said += line
+            if "Ctrl-C" in line:
+                break
+        found = re.search(r"http://localhost:(\d+)\n", self.said)
+        assert found, self.said + self.end()
+        return f"http://127.0.0.1:{found[1]}"
 
     def end(self, number: signal.Signals = signal.SIGINT) -> str:
         """Ask it to end, if it still runs, wait for that, and return what it said on standard error."""

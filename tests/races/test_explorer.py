@@ -18,7 +18,7 @@ from tests.races.wrong_orders import Halls, asked_by
 from tests.recount import what_does_not_hold
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from uuid import UUID
 
     from rowlock.accounts.model import Caller
@@ -40,7 +40,11 @@ PAIRS = [
     *((ELSEWHERE, operation) for operation in (*WITH_THE_KEY, ELSEWHERE)),
 ]
 ACCOUNT_PAIRS = list(combinations_with_replacement(account_operations.OPERATIONS, 2))
-SOME_PAIRS = [("register Ann", "resize down"), ("register Bob", "publish"), ("cancel Zoe", "edit the title")]
+SOME_PAIRS = [
+    ("register Ann", "resize down"),
+    ("register Bob", "publish"),
+    ("edit the title", "add a ticket type"),
+]
 WRONG = [
     (wrong_orders.check_then_lock, "Bob", 1),
     (wrong_orders.check_then_lock, "Ann", 2),
@@ -107,6 +111,30 @@ async def test_the_right_order_is_not(
     case = _control(scratch, wrong_orders.lock_then_check, second, seats)
     report = await explorer.explore(case, reduced=False)
     _hold(report, record_property)
+
+
+async def test_locks_in_two_orders_are_a_deadlock(explorer: Explorer, scratch: Database) -> None:
+    halls = Halls(scratch, 1)
+
+    async def two() -> tuple[UUID, UUID]:
+        return await halls.fresh(), await halls.fresh()
+
+    async def look(_: tuple[UUID, UUID]) -> tuple[list[str], None]:
+        return [], None
+
+    def lock(first: int, second: int) -> Callable[[Database, tuple[UUID, UUID]], Awaitable[None]]:
+        async def ask(db: Database, ids: tuple[UUID, UUID]) -> None:
+            async with db.transaction() as tx:
+                await tx.fetch(wrong_orders.LOCK, ids[first])
+                await tx.fetch(wrong_orders.LOCK, ids[second])
+
+        return ask
+
+    sorted_locks = await explorer.explore(Case("sorted", two, (lock(0, 1), lock(0, 1)), look))
+    unsorted_locks = await explorer.explore(Case("unsorted", two, (lock(0, 1), lock(1, 0)), look))
+    assert sorted_locks.violating == []
+    assert {tuple(run.faults) for run in unsorted_locks.violating} == {("deadlock",)}
+    assert {outcome for run in unsorted_locks.violating for outcome in run.outcomes} == {None, "busy"}
 
 
 @pytest.mark.parametrize("names", SOME_PAIRS, ids=" | ".join)

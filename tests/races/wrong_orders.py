@@ -25,7 +25,7 @@ CREATE = (
 )
 DROP = "DROP TABLE wrong_pool, wrong_order"
 
-_LOCK = "SELECT id FROM wrong_pool WHERE id = $1 FOR UPDATE"
+LOCK = "SELECT id FROM wrong_pool WHERE id = $1 FOR UPDATE"
 _IS_FULL = """
 SELECT (SELECT count(*) FROM wrong_order WHERE pool_id = $1) >= (SELECT total FROM wrong_pool WHERE id = $1)
 """
@@ -66,7 +66,7 @@ class Halls:
 
 async def lock_then_check(tx: Transaction, pool_id: UUID, person: str) -> str:
     """Do it right: whatever counts is read under the lock."""
-    await tx.fetch(_LOCK, pool_id)
+    await tx.fetch(LOCK, pool_id)
     if await tx.fetch_value(_IS_THERE, pool_id, person):
         return "already_registered"
     if await tx.fetch_value(_IS_FULL, pool_id):
@@ -81,7 +81,7 @@ async def check_then_lock(tx: Transaction, pool_id: UUID, person: str) -> str:
         return "already_registered"
     if await tx.fetch_value(_IS_FULL, pool_id):
         return "sold_out"
-    await tx.fetch(_LOCK, pool_id)
+    await tx.fetch(LOCK, pool_id)
     await tx.execute(_INSERT, pool_id, person)
     return "confirmed"
 
@@ -90,7 +90,7 @@ async def look_for_the_person_then_lock(tx: Transaction, pool_id: UUID, person: 
     """Count the seats under the lock, but look for the person before it."""
     if await tx.fetch_value(_IS_THERE, pool_id, person):
         return "already_registered"
-    await tx.fetch(_LOCK, pool_id)
+    await tx.fetch(LOCK, pool_id)
     if await tx.fetch_value(_IS_FULL, pool_id):
         return "sold_out"
     await tx.execute(_INSERT, pool_id, person)
@@ -100,7 +100,7 @@ async def look_for_the_person_then_lock(tx: Transaction, pool_id: UUID, person: 
 async def count_then_lock(tx: Transaction, pool_id: UUID, person: str) -> str:
     """Look for the person under the lock, but count the seats before it."""
     is_full = await tx.fetch_value(_IS_FULL, pool_id)
-    await tx.fetch(_LOCK, pool_id)
+    await tx.fetch(LOCK, pool_id)
     if await tx.fetch_value(_IS_THERE, pool_id, person):
         return "already_registered"
     if is_full:

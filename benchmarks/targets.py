@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import Response
 
+from rowlock.app import Application
 from rowlock.asgi import create
+from rowlock.kernel.ids import digest
 from rowlock.orders.api import NewRegistration
 from rowlock.orders.errors import AlreadyRegistered, SoldOut
 from rowlock.orders.model import Place, Registration
@@ -23,7 +25,6 @@ from rowlock.web.body import decode
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from rowlock.app import Application
     from starlette.requests import Request
 
     from rowlock.kernel.database import Database
@@ -71,7 +72,7 @@ class PlainDesk:
                 asked.name,
                 asked.email,
                 asked.person_key,
-                asked.secret_hash,
+                digest(asked.secret),
                 sequence,
                 asked.ticket_id,
                 asked.ticket_code,
@@ -96,7 +97,7 @@ class PlainDesk:
             ticket_id=asked.ticket_id,
             ticket_type_id=row["ticket_type_id"],
             ticket_code=asked.ticket_code,
-            secret_hash=asked.secret_hash,
+            secret_hash=digest(asked.secret),
             sequence=sequence,
             created_at=row["created_at"],
         )

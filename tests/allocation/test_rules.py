@@ -50,13 +50,16 @@ def possible(asked: Change, counters: dict[UUID, dict[str, int]]) -> bool:
 
 def fits(asked: Change, counters: dict[UUID, dict[str, int]]) -> bool:
     return all(
-        counters[p]["sold"] + asked.sold + counters[p]["held"] + asked.held <= counters[p]["total"] + asked.total
+        counters[p]["sold"] + asked.sold + counters[p]["held"] + asked.held
+        <= counters[p]["total"] + asked.total
         for p in asked.pool_ids
     )
 
 
 @given(st.tuples(totals, totals), st.lists(steps, max_size=40))
-def test_every_change_that_fits_is_granted_and_no_other(sizes: tuple[int, int], wishes: list[tuple[str, list[UUID], int]]) -> None:
+def test_every_change_that_fits_is_granted_and_no_other(
+    sizes: tuple[int, int], wishes: list[tuple[str, list[UUID], int]]
+) -> None:
     counters = {p: {"total": size, "held": 0, "sold": 0} for p, size in zip(POOLS, sizes, strict=True)}
     asked: list[Change] = []
     granted: list[bool] = []
@@ -85,7 +88,10 @@ def test_every_change_that_fits_is_granted_and_no_other(sizes: tuple[int, int], 
 def test_the_ledger_counts_without_gaps_and_ends_where_the_pools_do(
     sizes: tuple[int, int], wishes: list[tuple[str, list[UUID], int]]
 ) -> None:
-    start = [replace(pool(p, size), last_sequence=number) for p, size, number in zip(POOLS, sizes, (4, 7), strict=True)]
+    start = [
+        replace(pool(p, size), last_sequence=number)
+        for p, size, number in zip(POOLS, sizes, (4, 7), strict=True)
+    ]
     claims = [change(kind, pools, units) for kind, pools, units in wishes if kind in {"claim", "hold"}]
 
     allotment, _ = decide(start, claims)
@@ -93,7 +99,12 @@ def test_the_ledger_counts_without_gaps_and_ends_where_the_pools_do(
     assert [entry.sequence for entry in allotment.entries] == list(range(8, 8 + len(allotment.entries)))
     for after in allotment.changed():
         last = [entry for entry in allotment.entries if entry.pool_id == after.id][-1]
-        assert (last.total, last.held, last.sold, last.blocked) == (after.total, after.held, after.sold, after.blocked)
+        assert (last.total, last.held, last.sold, last.blocked) == (
+            after.total,
+            after.held,
+            after.sold,
+            after.blocked,
+        )
         assert last.sequence == after.last_sequence
 
 

@@ -14,7 +14,7 @@ from rowlock.events import service as events
 from rowlock.events.model import NewEvent, Status
 from rowlock.kernel.errors import Problem
 from rowlock.kernel.idempotency import Key, Reply, make_key
-from rowlock.kernel.ids import digest, new_code, new_id, new_secret
+from rowlock.kernel.ids import new_id
 from rowlock.kernel.mail import person_key
 from rowlock.orders.model import Place, Registration
 from rowlock.orders.placing import place_many
@@ -172,22 +172,8 @@ def _without_ids(rows: dict[str, list[dict[str, Any]]]) -> Hashable:
 
 def place(event_id: UUID, name: str, *, email: str | None = None, key: Key | None = None) -> Place:
     """Make the request of somebody called so."""
-    secret, email = new_secret(), email or f"{name.lower()}@example.org"
-    return Place(
-        event_id=event_id,
-        ticket_type_id=None,
-        name=name,
-        email=email,
-        person_key=person_key(email),
-        caller=ANONYMOUS,
-        order_id=new_id(),
-        ticket_id=new_id(),
-        ticket_code=new_code(),
-        secret=secret,
-        secret_hash=digest(secret),
-        key=key,
-        render=_render,
-    )
+    address = email or f"{name.lower()}@example.org"
+    return Place(event_id, name, address, person_key(address), ANONYMOUS, key=key, render=_render)
 
 
 def _render(_: Place, outcome: Registration | Problem) -> Reply:

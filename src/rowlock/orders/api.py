@@ -18,7 +18,6 @@ from rowlock.kernel import metrics
 from rowlock.kernel.database import Transaction
 from rowlock.kernel.errors import Problem, ValidationFailed
 from rowlock.kernel.idempotency import Reply
-from rowlock.kernel.ids import digest, new_code, new_id, new_secret
 from rowlock.kernel.mail import EMAIL_MAX_CHARACTERS, parse_email, person_key
 from rowlock.kernel.paging import PAGE_DEFAULT, encode_cursor, page_by_id
 from rowlock.orders import closing, service
@@ -212,22 +211,7 @@ def _place(new: NewRegistration, caller: Caller, key: Any) -> Place:
     email = _checked(new.email, user.email if user else None, "/email", parse_email, wrong)
     if wrong:
         raise ValidationFailed(wrong)
-    secret = new_secret()
-    return Place(
-        event_id=new.event_id,
-        ticket_type_id=new.ticket_type_id,
-        name=name,
-        email=email,
-        person_key=person_key(email),
-        caller=caller,
-        order_id=new_id(),
-        ticket_id=new_id(),
-        ticket_code=new_code(),
-        secret=secret,
-        secret_hash=digest(secret),
-        key=key,
-        render=_render,
-    )
+    return Place(new.event_id, name, email, person_key(email), caller, new.ticket_type_id, key, _render)
 
 
 def _checked(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rowlock.kernel.ids import new_code, new_id, new_secret
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -39,21 +41,23 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A registration that is asked for. Its ids and secrets are drawn before, so that deciding stays pure."""
+    """A registration that is asked for. Its ids and secrets are drawn with it, so that deciding stays pure.
+
+    With an Idempotency-Key, `render` writes the answer that is kept.
+    """
 
     event_id: UUID
-    ticket_type_id: UUID | None
     name: str
     email: str
     person_key: str
     caller: Caller
-    order_id: UUID
-    ticket_id: UUID
-    ticket_code: str
-    secret: str
-    secret_hash: bytes
-    key: Key | None
-    render: Callable[[Place, Registration | Problem], Reply]
+    ticket_type_id: UUID | None = None
+    key: Key | None = None
+    render: Callable[[Place, Registration | Problem], Reply] | None = None
+    order_id: UUID = field(default_factory=new_id)
+    ticket_id: UUID = field(default_factory=new_id)
+    ticket_code: str = field(default_factory=new_code)
+    secret: str = field(default_factory=new_secret)
 
 
 @dataclass(frozen=True, slots=True)

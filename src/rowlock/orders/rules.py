@@ -9,6 +9,7 @@ from rowlock.accounts.model import Permission
 from rowlock.allocation.model import Change, Reason, Shortage
 from rowlock.kernel.errors import Conflict, Forbidden, NotFound, Problem
 from rowlock.kernel.idempotency import IdempotencyMismatch, Key, Reply
+from rowlock.kernel.ids import digest
 from rowlock.orders.errors import AlreadyRegistered, NotOnSale, SoldOut
 from rowlock.orders.model import Cancel, Decision, Known, Place, Registration, Request
 
@@ -42,7 +43,7 @@ def _decide_one(
             outcome = _place(request, allotment, known, decision)
         except Conflict as conflict:
             outcome = conflict
-        if request.key is None:
+        if request.key is None or request.render is None:
             return outcome
         reply = decision.answers[request.key] = request.render(request, outcome)
         answered[request.key.hash] = request.key
@@ -95,7 +96,7 @@ def _place(request: Place, allotment: Allotment, known: Known, decision: Decisio
         ticket_id=request.ticket_id,
         ticket_type_id=ticket_type_id,
         ticket_code=request.ticket_code,
-        secret_hash=request.secret_hash,
+        secret_hash=digest(request.secret),
         sequence=granted[-1].sequence,
         created_at=known.now,
     )

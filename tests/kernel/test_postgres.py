@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rowlock
-from rowlock.kernel.postgres import wire
-from rowlock.kernel.postgres import DATABASE, Postgres, PostgresUnavailable, running
+from rowlock.kernel.postgres import DATABASE, Postgres, PostgresUnavailable, running, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

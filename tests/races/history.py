@@ -155,8 +155,8 @@ class _Book:
         active: dict[str | None, list[tuple[float, float]]] = {}
         since: dict[str | None, float] = {}
         for number, entry in enumerate(self.entries):
-            # What an entry brought about was so from it to the next, at least from the latest that it can have
-            # begun to the earliest that it can have ended; at most from `earliest` to the next one's `latest`.
+            # What an entry brought about was so until another's: at most from the earliest instant that the one can
+            # have happened to the latest of the other.
             if entry.sold >= entry.total:
                 full.append((earliest[number], latest[number + 1]))
             if entry.reason == "registered":
@@ -165,12 +165,14 @@ class _Book:
                 active.setdefault(entry.person, []).append((since.pop(entry.person, -inf), latest[number]))
         for person, begin in since.items():
             active.setdefault(person, []).append((begin, inf))
-        may = {"sold_out": lambda _op: full, "already_registered": lambda op: active.get(op.person, [])}
         return [
             f"unjustified: at no instant of {op} was that so"
             for op in self.ops
-            if op.outcome in may
-            and not any(begin <= op.returned and op.invoked <= end for begin, end in may[op.outcome](op))
+            if op.outcome in {"sold_out", "already_registered"}
+            and not any(
+                begin <= op.returned and op.invoked <= end
+                for begin, end in (full if op.outcome == "sold_out" else active.get(op.person, []))
+            )
         ]
 
 

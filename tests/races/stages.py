@@ -6,8 +6,10 @@ The event has two seats. Zoe has one of them, so that the other is the last one.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 from rowlock.accounts.model import ANONYMOUS
 from rowlock.events import service as events
@@ -110,7 +112,7 @@ class Stages:
         stages = [Stage(event_id, other_id, new_id(), self._owner) for event_id, other_id in ids]
         if first is Status.DRAFT:
             return stages
-        zoes = [replace(place(it.event_id, "Zoe"), order_id=it.zoe_id) for it in stages]
+        zoes = [structs.replace(place(it.event_id, "Zoe"), order_id=it.zoe_id) for it in stages]
         assert all(isinstance(outcome, Registration) for outcome in await place_many(self._db, zoes))
         async with self._db.transaction() as tx:
             # By hand: a cancelled event with registrations is what a server leaves that stops amid.

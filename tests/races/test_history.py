@@ -27,7 +27,7 @@ CLIENTS = 32
 OPERATIONS = 3000
 PEOPLE = 60
 HOT_SEATS, SEATS = 30, 12
-NOTHING_DONE = {"busy", "lock_timeout"}
+NOTHING_DONE = {"busy"}
 
 History = tuple[list[Op], list[Entry]]
 

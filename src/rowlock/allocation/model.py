@@ -1,13 +1,14 @@
-"""What capacity is made of: pools, changes of their counters, and the ledger's entries."""
+"""What capacity is made of: pools, changes of their counters, and the ledger's entries.
+
+Structs and not dataclasses: thousands are made each second of a rush, and a frozen dataclass takes ten times as long.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from uuid import UUID
 
-if TYPE_CHECKING:
-    from uuid import UUID
+from msgspec import Struct
 
 
 class Reason(StrEnum):
@@ -21,8 +22,7 @@ class Reason(StrEnum):
     DELETED = "deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(Struct, frozen=True):
     """A counted limit of one event. `held + sold + blocked <= total`, always."""
 
     event_id: UUID
@@ -44,8 +44,7 @@ class Pool:
         return self.held + self.sold + self.blocked
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What is asked of some pools of one event: all of them, or nothing happens.
 
     `pool_ids` all get the same differences: a claim adds to sold (or held), a release takes away, a resize adds to
@@ -63,8 +62,7 @@ class Change:
     blocked: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One line of the ledger: a pool's counters after a change. `sequence` has no gaps within its event."""
 
     event_id: UUID
@@ -79,8 +77,7 @@ class Entry:
     blocked: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shortage:
+class Shortage(Struct, frozen=True):
     """The answer to a change that does not fit: how many units the scarcest pool has left."""
 
     pool_id: UUID

@@ -43,7 +43,7 @@ class ServerProcess:
         self._address: Address | None = None
         # The database's URL may hold a password, and everybody can read the arguments of a process. A session of
         # its own, because the terminal's Ctrl-C is for the command, which then ends its servers in good order.
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own program, no shell
             command,
             stdin=subprocess.DEVNULL,
             stdout=self._out,

@@ -23,9 +23,13 @@ class Problem(Exception):
         self.extra = extra
 
     def __init_subclass__(cls) -> None:
-        """Derive code and title, so that neither can drift from the class."""
-        cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-        cls.title = (cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip(".")
+        """Derive code and title, so that neither can drift from the class.
+
+        A class that states its code is but a shade of its base, of use inside the program: callers see the base.
+        """
+        if "code" not in cls.__dict__:
+            cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+            cls.title = (cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip(".")
 
 
 class Invalid(Problem):
@@ -77,7 +81,9 @@ class InvalidState(Conflict):
 
 
 class LockTimeout(Busy):
-    """Somebody else is working on the same rows. Try again."""
+    """Somebody else works on the same rows."""
+
+    code = Busy.code
 
 
 class OutcomeUnknown(Busy):

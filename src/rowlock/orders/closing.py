@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from rowlock.accounts import service as accounts
 from rowlock.accounts.model import Caller, Permission
@@ -71,7 +72,9 @@ async def _cancel_some(tx: Transaction, allotment: Allotment, event_id: UUID, ac
         )
         entries = allotment.apply(change)
         assert not isinstance(entries, Shortage), "giving back never fails"
-        cancelled.append(replace(it, status="cancelled", cancelled_at=now, sequence=entries[-1].sequence))
+        cancelled.append(
+            structs.replace(it, status="cancelled", cancelled_at=now, sequence=entries[-1].sequence)
+        )
     if cancelled:
         await write_cancelled(tx, cancelled)
         await allocation.save(tx, allotment)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
 
+from msgspec import Struct, field
+
+from rowlock.accounts.model import Caller
+from rowlock.events.model import EventFacts
+from rowlock.kernel.errors import Problem
+from rowlock.kernel.idempotency import Key, Reply
 from rowlock.kernel.ids import new_code, new_id, new_secret
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-    from uuid import UUID
 
-    from rowlock.accounts.model import Caller
-    from rowlock.events.model import EventFacts
-    from rowlock.kernel.errors import Problem
-    from rowlock.kernel.idempotency import Key, Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(Struct, frozen=True):
     """An order of one free ticket, with its attendee. `sequence` is the ledger's number of its last change."""
 
     id: UUID
@@ -39,8 +35,7 @@ class Registration:
     cancelled_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A registration that is asked for. Its ids and secrets are drawn with it, so that deciding stays pure.
 
     With an Idempotency-Key, `render` writes the answer that is kept.
@@ -60,8 +55,7 @@ class Place:
     secret: str = field(default_factory=new_secret)
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """A cancellation of a registration that the caller may cancel."""
 
     event_id: UUID
@@ -73,8 +67,7 @@ class Cancel:
 Request = Place | Cancel
 
 
-@dataclass(slots=True)
-class Known:
+class Known(Struct):
     """What a decision rests on, all of it read while the pools' locks are held."""
 
     now: datetime
@@ -84,8 +77,7 @@ class Known:
     sealed: dict[bytes, bytes] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(Struct):
     """One outcome a request, in their order, and what is to be written."""
 
     outcomes: list[Registration | Problem | Reply] = field(default_factory=list)

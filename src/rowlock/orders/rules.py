@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from rowlock.accounts.model import Permission
 from rowlock.allocation.model import Change, Reason, Shortage
 from rowlock.kernel.errors import Conflict, Forbidden, NotFound, Problem
@@ -140,7 +142,7 @@ def _cancel(request: Cancel, allotment: Allotment, known: Known, decision: Decis
         Change(registration.event_id, pool_ids, Reason.CANCELLED, request.actor, registration.id, sold=-1)
     )
     assert not isinstance(released, Shortage), "giving back never fails"
-    cancelled = replace(
+    cancelled = structs.replace(
         registration, status="cancelled", cancelled_at=known.now, sequence=released[-1].sequence
     )
     known.registrations[registration.id] = cancelled

@@ -132,15 +132,14 @@ def handlers() -> dict[Any, Handler]:
 def all_problems() -> list[type[Problem]]:
     """Return every problem that this program can answer with, by code; the kinds that are only kinds are left out."""
     kinds = {errors.Problem, errors.Invalid, errors.Conflict, errors.Limited}
-    found: set[type[Problem]] = set()
+    found: dict[str, type[Problem]] = {}
     todo = [Problem]
     while todo:
-        kind = todo.pop()
+        kind = todo.pop(0)
         todo += kind.__subclasses__()
-        found.add(kind)
-    return sorted(
-        (kind for kind in found - kinds if kind.__module__.startswith("rowlock.")), key=lambda kind: kind.code
-    )
+        if kind not in kinds and kind.__module__.startswith("rowlock."):
+            found.setdefault(kind.code, kind)
+    return [found[code] for code in sorted(found)]
 
 
 def _field(item: dict[str, Any]) -> dict[str, str]:

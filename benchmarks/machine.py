@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -44,8 +45,14 @@ def busy_seconds() -> float | None:
     return sum(int(numbers[it]) for it in BUSY) / TICKS
 
 
+def forget_peak(pid: int) -> None:
+    """Let `peak_megabytes` begin anew with what the process has now."""
+    with contextlib.suppress(OSError):
+        (PROC / str(pid) / "clear_refs").write_text("5")
+
+
 def peak_megabytes(pid: int) -> float | None:
-    """Return the most memory that a process has had at any time (10⁶ bytes of resident set)."""
+    """Return the most memory that a process has had since it began, or `forget_peak` (10⁶ bytes of resident set)."""
     try:
         lines = (PROC / str(pid) / "status").read_text().splitlines()
     except OSError:

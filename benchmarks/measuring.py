@@ -5,14 +5,15 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks import machine, requests
 from benchmarks.plan import NOOP, Cell, Plan
 from rowlock.cli.load import LoadResult, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
+    from typing import Self
 
     from benchmarks.stands import Stand
 
@@ -40,7 +41,10 @@ class Measurement:
         """Say what is wrong with the answers, if anything: a fast wrong answer is worth nothing."""
         wrong = {status: count for status, count in self.load.statuses.items() if status != self.cell.status}
         where = f"{self.cell.name}, {self.target}, repeat {self.repeat}"
-        found = [f"{where}: {count} × {status} instead of {self.cell.status}" for status, count in wrong.items()]
+        found = [
+            f"{where}: {count} answers were {status} instead of {self.cell.status}"
+            for status, count in wrong.items()
+        ]
         if self.load.errors:
             found.append(f"{where}: {self.load.errors} requests got no answer")
         if not self.load.statuses:
@@ -57,7 +61,9 @@ async def measure_all(
         for cell in plan.cells:
             for target in cell.targets:
                 it = await measure(plan, cell, made[target], repeat, postgres_pid)
-                tell(f"repeat {repeat} of {plan.repeats}  {cell.name:12} {target:8} {it.load.rate:9,.0f} a second")
+                tell(
+                    f"repeat {repeat} of {plan.repeats}  {cell.name:12} {target:8} {it.load.rate:9,.0f} a second"
+                )
                 done.append(it)
     return done
 
@@ -66,24 +72,20 @@ async def measure(plan: Plan, cell: Cell, stand: Stand, repeat: int, postgres_pi
     """Warm one target up and load it."""
     event_ids = await stand.events_for(cell.workload)
     await _load(cell, stand, event_ids, seconds=plan.warm_up_seconds, total=plan.requests)
-    before = _spent(stand.server.pid, postgres_pid)
+    before = _Clocks.read(stand.server.pid, postgres_pid)
     result = await _load(cell, stand, event_ids, seconds=plan.seconds, total=plan.requests)
-    server, postgres, own, busy, wall = _differences(before, _spent(stand.server.pid, postgres_pid))
-    capacity = wall * machine.CORES
-    elsewhere = None
-    if server is not None and postgres is not None and own is not None and busy is not None:
-        elsewhere = max(0.0, busy - server - postgres - own) / capacity
+    after = _Clocks.read(stand.server.pid, postgres_pid)
     answers = max(1, sum(result.statuses.values()))
     return Measurement(
         cell,
         stand.target,
         repeat,
         result,
-        server_us=_each(server, answers),
-        postgres_us=_each(postgres, answers),
+        server_us=_each(_between(before.server, after.server), answers),
+        postgres_us=_each(_between(before.postgres, after.postgres), answers),
         generator_us=result.cpu_seconds / answers * 1e6,
         generator_share=result.cpu_seconds / result.seconds / machine.CORES,
-        elsewhere=elsewhere,
+        elsewhere=_elsewhere(before, after),
     )
 
 
@@ -97,20 +99,37 @@ async def _load(cell: Cell, stand: Stand, event_ids: list[str], *, seconds: floa
     return result
 
 
-def _spent(server_pid: int, postgres_pid: int) -> tuple[float | None, ...]:
-    """Read all clocks: the CPU times of server, PostgreSQL, this process and the whole machine, and the wall's."""
-    return (
-        machine.cpu_seconds(server_pid),
-        machine.cpu_seconds(postgres_pid),
-        time.process_time(),
-        machine.busy_seconds(),
-        time.perf_counter(),
-    )
+class _Clocks(NamedTuple):
+    """The CPU times of server, PostgreSQL, this process and the whole machine, and the wall's time."""
+
+    server: float | None
+    postgres: float | None
+    own: float
+    busy: float | None
+    wall: float
+
+    @classmethod
+    def read(cls, server_pid: int, postgres_pid: int) -> Self:
+        return cls(
+            machine.cpu_seconds(server_pid),
+            machine.cpu_seconds(postgres_pid),
+            time.process_time(),
+            machine.busy_seconds(),
+            time.perf_counter(),
+        )
 
 
-def _differences(before: Iterable[float | None], after: Iterable[float | None]) -> tuple[float | None, ...]:
-    pairs = zip(before, after, strict=True)
-    return tuple(None if a is None or b is None else b - a for a, b in pairs)
+def _elsewhere(before: _Clocks, after: _Clocks) -> float | None:
+    server, postgres = _between(before.server, after.server), _between(before.postgres, after.postgres)
+    busy = _between(before.busy, after.busy)
+    if server is None or postgres is None or busy is None:
+        return None
+    others = busy - server - postgres - (after.own - before.own)
+    return max(0.0, others) / ((after.wall - before.wall) * machine.CORES)
+
+
+def _between(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
 
 
 def _each(seconds: float | None, answers: int) -> float | None:

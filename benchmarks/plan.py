@@ -82,9 +82,9 @@ class Plan:
         """Name a cell for people."""
         of = {
             HOT: "one event",
-            EXISTING: f"… with {self.existing:,} there",
+            EXISTING: f"{self.existing:,} there",
             EVENTS: f"{self.events:,} events",
-            SOLD_OUT: "sold-out event",
+            SOLD_OUT: "sold out",
         }
         return of[cell.workload]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.plan import APPLICATIONS, EVENTS, EXISTING, GROUPED, NOOP, SOLD_OUT, Plan
+from benchmarks.plan import APPLICATIONS, EVENTS, EXISTING, NOOP, SOLD_OUT, Plan
 from benchmarks.seeding import fill
 from rowlock.cli.client import Api
 from rowlock.cli.organizer import sign_up
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rowlock.cli.servers import ServerProcess
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-SEATS = 10_000_000
+SEATS = 1_000_000
 SOLD_OUT_SEATS = 50
 
 
@@ -81,8 +81,3 @@ async def stands(server_url: str, plan: Plan) -> AsyncIterator[dict[str, Stand]]
             api = await stack.enter_async_context(Api(server.url))
             made[target] = Stand(target, url, server, await sign_up(api))
         yield made
-
-
-def shipped(made: dict[str, Stand]) -> Stand | None:
-    """Return the stand of what is shipped, if it is among them."""
-    return made.get(GROUPED)

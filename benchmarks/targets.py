@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import Response
 
-from rowlock.app import Application
 from rowlock.asgi import create
 from rowlock.kernel.ids import digest
 from rowlock.orders.api import NewRegistration
@@ -27,11 +26,12 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from rowlock.app import Application
     from rowlock.kernel.database import Database
 
-_LOCK = (
-    "SELECT id, total, held, sold, blocked, last_sequence FROM capacity_pool WHERE event_id = $1 ORDER BY id FOR UPDATE"
-)
+_LOCK = """
+SELECT id, total, held, sold, blocked, last_sequence FROM capacity_pool WHERE event_id = $1 ORDER BY id FOR UPDATE
+"""
 _INSERT = """
 WITH placed AS (
     INSERT INTO orders (event_id, id, status, buyer_name, buyer_email, person_key, secret_hash, sequence, created_at)

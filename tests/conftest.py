@@ -26,9 +26,7 @@ TABLES = (
     "idempotency_key ledger ticket orders ticket_type_pool ticket_type capacity_pool event"
     " api_key access_token member organization users"
 ).split()
-_EMPTY = "SET LOCAL session_replication_role = replica;" + ";".join(
-    f"DELETE FROM {table}" for table in TABLES
-)
+EMPTY = "SET LOCAL session_replication_role = replica;" + ";".join(f"DELETE FROM {table}" for table in TABLES)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,7 +54,7 @@ async def pool(postgres: Postgres) -> AsyncIterator[Database]:
 async def db(pool: Database) -> AsyncIterator[Database]:
     yield pool
     async with pool.transaction() as tx:
-        await tx.execute(_EMPTY)
+        await tx.execute(EMPTY)
 
 
 @pytest.fixture(scope="session")

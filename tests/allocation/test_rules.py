@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from rowlock.allocation.model import Change, Pool, Reason, Shortage
 from rowlock.allocation.rules import decide
@@ -27,7 +28,7 @@ def pool(pool_id: UUID, total: int) -> Pool:
 
 
 def change(kind: str, pool_ids: list[UUID], units: int) -> Change:
-    differences = {
+    differences: dict[str, Any] = {
         "claim": {"sold": units},
         "hold": {"held": units},
         "release": {"sold": -units},
@@ -89,7 +90,7 @@ def test_the_ledger_counts_without_gaps_and_ends_where_the_pools_do(
     sizes: tuple[int, int], wishes: list[tuple[str, list[UUID], int]]
 ) -> None:
     start = [
-        replace(pool(p, size), last_sequence=number)
+        structs.replace(pool(p, size), last_sequence=number)
         for p, size, number in zip(POOLS, sizes, (4, 7), strict=True)
     ]
     claims = [change(kind, pools, units) for kind, pools, units in wishes if kind in {"claim", "hold"}]

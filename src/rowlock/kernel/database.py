@@ -230,9 +230,10 @@ class Database:
         try:
             await asyncio.shield(commit)
         except asyncio.CancelledError:
-            await asyncio.wait([commit])
+            with contextlib.suppress(Exception):
+                await asyncio.shield(commit)
             raise
-        except _LOST as error:
+        except (*_LOST, asyncpg.OperatorInterventionError) as error:
             log.warning("the connection broke during COMMIT", error=type(error).__name__)
             await self._resolve(tx.xid)
 

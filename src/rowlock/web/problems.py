@@ -120,12 +120,18 @@ async def on_http_exception(_request: Request, error: HTTPException) -> Response
     return respond_to(ValidationFailed([{"pointer": "", "detail": str(error.detail)}]))
 
 
+async def on_fault(_request: Request, _error: Exception) -> Response:
+    """Answer a fault of the program in the form of all refusals; the edge, to which the fault goes on, logs it."""
+    return respond_to(InternalError())
+
+
 def handlers() -> dict[Any, Handler]:
     """Return the exception handlers of the application."""
     return {
         Problem: on_problem,
         RequestValidationError: on_validation_error,
         HTTPException: on_http_exception,
+        Exception: on_fault,
     }
 
 

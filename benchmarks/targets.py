@@ -8,6 +8,7 @@ the same body and touches nothing: the ceiling of this server on this machine.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -54,13 +55,15 @@ _UPDATE = "UPDATE capacity_pool SET sold = sold + 1, last_sequence = $3 WHERE ev
 class PlainDesk:
     """One transaction a registration."""
 
-    def __init__(self, db: Database) -> None:
-        """Take the database that registrations go to."""
+    def __init__(self, db: Database, connections: int) -> None:
+        """Take the database that registrations go to, and how many of its connections there are."""
         self._db = db
+        # In order of arrival, and as long as it takes: waiting for the pool itself would end in 503 after two seconds.
+        self._turn = asyncio.Semaphore(connections)
 
     async def submit(self, asked: Place) -> Registration | SoldOut | AlreadyRegistered:
         """Register one person."""
-        async with self._db.transaction() as tx:
+        async with self._turn, self._db.transaction() as tx:
             (pool,) = await tx.fetch(_LOCK, asked.event_id)
             if pool["held"] + pool["sold"] + pool["blocked"] >= pool["total"]:
                 return SoldOut("No seat is left.", available=0)
@@ -127,7 +130,9 @@ def plain() -> Application:
     async def lifespan(application: Application) -> AsyncIterator[None]:
         async with opened(application):
             grouping = application.state.desk
-            application.state.desk = PlainDesk(application.state.sale)
+            application.state.desk = PlainDesk(
+                application.state.sale, application.state.settings.sale_connections
+            )
             yield
             application.state.desk = grouping
 

@@ -163,6 +163,21 @@ def test_it_starts_its_database_and_stops_it_and_finds_its_data_again(
     assert using(data_dir) == []
 
 
+def test_its_database_comes_back_when_it_is_killed(serve: Callable[..., Served], data_dir: Path) -> None:
+    served = serve("--port", "0", ROWLOCK_DATA_DIR=str(data_dir))
+    url = served.url()
+    made = an_event(url)
+    postmaster = int((data_dir / "pgdata" / "postmaster.pid").read_text().split()[0])
+
+    os.kill(postmaster, signal.SIGKILL)
+    until(lambda: (data_dir / "pgdata" / "postmaster.pid").read_text().split()[0] != str(postmaster))
+    until(lambda: get(f"{url}/readyz").status_code == 200)
+
+    assert get(url + made["link"]).json()["status"] == "confirmed"
+    assert "starting it again" in served.end()
+    assert served.process.returncode == 0
+
+
 def test_a_second_one_on_the_same_port_says_so_and_starts_nothing(
     serve: Callable[..., Served], data_dir: Path
 ) -> None:

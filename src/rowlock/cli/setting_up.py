@@ -12,7 +12,7 @@ import typer
 
 from rowlock.kernel.database import DatabaseUnavailable, open_database
 from rowlock.kernel.migrations import MigrationError, migrate
-from rowlock.kernel.postgres import PostgresUnavailable, running
+from rowlock.kernel.postgres import PostgresUnavailable, kept_running, running
 from rowlock.kernel.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def one_clear_line(command: Callable[..., Result]) -> Callable[..., Result]:
 
 @contextlib.contextmanager
 def database_url(settings: Settings) -> Iterator[str]:
-    """Yield the URL of the operator's database, or of the embedded one, started if it does not run yet."""
+    """Yield the URL of the operator's database, or of the embedded one, which is started and kept running."""
     if settings.database_url is not None:
         yield settings.database_url
         return
-    with running(settings.data_dir, bin_dir=settings.pg_bin) as postgres:
+    with running(settings.data_dir, bin_dir=settings.pg_bin) as postgres, kept_running(postgres):
         yield postgres.url()
 
 

@@ -2,5 +2,6 @@
 
 from rowlock.kernel.postgres.programs import PostgresUnavailable
 from rowlock.kernel.postgres.server import DATABASE, Postgres, running
+from rowlock.kernel.postgres.watching import kept_running
 
-__all__ = ["DATABASE", "Postgres", "PostgresUnavailable", "running"]
+__all__ = ["DATABASE", "Postgres", "PostgresUnavailable", "kept_running", "running"]

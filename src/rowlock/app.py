@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from rowlock.kernel.settings import Settings
 
@@ -79,6 +79,13 @@ class Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Put the edge around everything."""
         return Edge(super().build_middleware_stack(), body_max_bytes=self.body_max_bytes, hot=self.hot)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Go to the edge at once: what the framework does before, each request would pay for."""
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, the plain route's operation included."""

@@ -127,7 +127,7 @@ async def test_a_database_that_is_away_is_asked_once_a_batch() -> None:
     store.poison = {("a", 0): Busy()}
     desk = batcher(store)
 
-    outcomes = await asyncio.gather(*(desk.submit(("a", n)) for n in range(50)), return_exceptions=True)
+    outcomes = await asyncio.gather(*(desk.submit(("a", n)) for n in range(20)), return_exceptions=True)
 
     assert all(isinstance(it, Busy) for it in outcomes)
     assert len(store.batches) == 1

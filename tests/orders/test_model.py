@@ -46,7 +46,7 @@ NUMBERS = st.integers(0, EVENTS_MAX - 1)
 # Pauses and cancellations end the sale, after which a story has little left to tell: they are made rare.
 RARELY = st.sampled_from([False, False, False, True])
 STORIES = settings(
-    max_examples=60,
+    max_examples=90,
     stateful_step_count=40,
     deadline=None,
     print_blob=True,

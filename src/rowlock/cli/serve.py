@@ -17,7 +17,7 @@ from uvicorn.supervisors import Multiprocess
 from rowlock.cli.setting_up import Stop, bring_up_to_date, database_url, one_clear_line
 from rowlock.kernel import logs
 from rowlock.kernel.settings import Settings, read_settings
-from rowlock.web.corking import CorkedProtocol
+from rowlock.web.protocol import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ def uvicorn_config(factory: str, *, workers: int = 1) -> uvicorn.Config:
         factory=True,
         workers=workers,
         loop="uvloop",
-        http=CorkedProtocol,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,9 +1,8 @@
 """Group commit: callers that arrive together are served by one transaction, and each gets its own outcome.
 
 Callers await `submit(request)`. While one batch is in its transaction the next gathers, so the batch grows with the
-load. Under load a batch does not leave much smaller than the one before it: its callers are being answered just now,
-and will be back within moments; two milliseconds are the most that is waited for them, and a single caller waits for
-nobody. Requests are queued by key (an event); a key is in one batch at a time, so its requests are decided in the
+load; a single caller waits for nobody, and under load at most two milliseconds are waited for others (see `pacing`).
+Requests are queued by key (an event); a key is in one batch at a time, so its requests are decided in the
 order they came. A busy key travels alone and never takes the last lane, so that others do not wait for it; quiet keys
 travel together, because a batch over many keys costs little more than over one.
 
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import structlog
 
 from rowlock.kernel.errors import Busy, LockTimeout, OutcomeUnknown
+from rowlock.kernel.pacing import SMALLEST_SHARE, Crowd
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Request = TypeVar("Request")
 Outcome = TypeVar("Outcome")
 BATCH_MAX = 256
-BUSY_KEY = 32
+BUSY_KEY = SMALLEST_SHARE
 GATHER_SECONDS = 0.002
 # This part of the queue no key can fill alone: others get through, however long that key's own batch hangs.
 QUEUE_PARTS = 4
@@ -83,7 +83,7 @@ class GroupCommit(Generic[Request, Outcome]):
         self._busy_lanes = 0
         self._batches: set[asyncio.Task[None]] = set()
         self._pump_is_due = False
-        self._last_size = 0
+        self._crowd = Crowd()
         self._patience: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -104,6 +104,7 @@ class GroupCommit(Generic[Request, Outcome]):
         waiter.timer = loop.call_later(self._deadline_seconds, self._give_up, waiter)
         self._queues.setdefault(key, deque()).append(waiter)
         self._waiting += 1
+        self._crowd.arrived()
         self._pump_soon()
         try:
             return await waiter.answer
@@ -135,12 +136,13 @@ class GroupCommit(Generic[Request, Outcome]):
 
     def _pump_now(self) -> None:
         self._patience = None
+        self._crowd.stays_away()
         self._form_batches()
 
     def _is_worth_waiting(self) -> bool:
-        """Tell whether so few are here, after so large a batch, that the others must be on their way."""
-        ready = sum(len(queue) for key, queue in self._queues.items() if key not in self._being_served)
-        if ready == 0 or ready * 2 >= self._last_size:
+        """Tell whether nothing can leave now, or so little of what is coming that it should wait a moment."""
+        ready = self._ready()
+        if ready == 0 or not self._crowd.is_on_its_way(ready):
             if self._patience is not None:
                 self._patience.cancel()
                 self._patience = None
@@ -149,21 +151,24 @@ class GroupCommit(Generic[Request, Outcome]):
             self._patience = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._pump_now)
         return True
 
+    def _ready(self) -> int:
+        return sum(len(queue) for key, queue in self._queues.items() if key not in self._being_served)
+
     def _form_batches(self) -> None:
+        most = min(BATCH_MAX, self._crowd.share(self._ready()))
         while len(self._batches) < self._lanes:
-            batch, busy = self._next_batch()
+            batch, busy = self._next_batch(most)
             if not batch:
                 break
             keys = {waiter.key for waiter in batch}
             self._being_served |= keys
             self._busy_lanes += busy
-            self._last_size = len(batch)
             self._gauge.batch(len(batch))
             task = asyncio.create_task(self._serve(batch))
             self._batches.add(task)
-            task.add_done_callback(partial(self._finished, keys=keys, busy=busy))
+            task.add_done_callback(partial(self._finished, count=len(batch), keys=keys, busy=busy))
 
-    def _next_batch(self) -> tuple[list[_Waiter[Request, Outcome]], bool]:
+    def _next_batch(self, most: int) -> tuple[list[_Waiter[Request, Outcome]], bool]:
         """Take one busy or stuck key alone (and say so), or as many quiet ones as fit, oldest queue first."""
         batch: list[_Waiter[Request, Outcome]] = []
         lane_for_busy = self._busy_lanes < self._lanes - 1
@@ -172,10 +177,10 @@ class GroupCommit(Generic[Request, Outcome]):
                 continue
             if len(queue) >= BUSY_KEY or key in self._stuck:
                 if lane_for_busy and not batch:
-                    return self._take(key, queue, BATCH_MAX), True
+                    return self._take(key, queue, most), True
                 continue
-            batch += self._take(key, queue, BATCH_MAX - len(batch))
-            if len(batch) >= BATCH_MAX:
+            batch += self._take(key, queue, most - len(batch))
+            if len(batch) >= most:
                 break
         return batch, False
 
@@ -195,8 +200,9 @@ class GroupCommit(Generic[Request, Outcome]):
             self._queues.move_to_end(key)
         return taken
 
-    def _finished(self, task: asyncio.Task[None], *, keys: set[Hashable], busy: bool) -> None:
+    def _finished(self, task: asyncio.Task[None], *, count: int, keys: set[Hashable], busy: bool) -> None:
         self._batches.discard(task)
+        self._crowd.answered(count)
         self._being_served -= keys
         self._busy_lanes -= busy
         self._pump_soon()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 import structlog
@@ -30,7 +31,7 @@ def configure(*, level: str, form: str) -> None:
         factory: Any = structlog.WriteLoggerFactory(sys.stderr)
     else:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
-        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
+        factory = structlog.BytesLoggerFactory(Gathered(sys.stderr.buffer))  # type: ignore[arg-type]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -41,6 +42,35 @@ def configure(*, level: str, form: str) -> None:
     processors = [_library, *last_as_text(last)]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=processors, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+class Gathered:
+    """A stream that is flushed once per turn of the event loop: a rush writes thousands of lines a second."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Wrap the stream that lines go to."""
+        self._stream = stream
+        self._flush_is_due = False
+
+    def write(self, line: bytes) -> None:
+        """Take a line."""
+        self._stream.write(line)
+
+    def flush(self) -> None:
+        """Flush at the end of this turn, or at once where no event loop runs."""
+        if self._flush_is_due:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._stream.flush()
+            return
+        self._flush_is_due = True
+        loop.call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_is_due = False
+        self._stream.flush()
 
 
 def last_as_text(last: list[Any]) -> list[Any]:

@@ -7,7 +7,6 @@ registration's Python.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import re
 import time
@@ -19,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from rowlock.kernel import metrics
 from rowlock.kernel.errors import Problem
 from rowlock.kernel.ids import new_id
-from rowlock.web.problems import BodyTooLarge, InternalError, RequestTimeout, respond_to
+from rowlock.web.problems import BodyTooLarge, InternalError, respond_to
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 
-BODY_SECONDS = 15.0
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SECURITY = [
     (b"x-content-type-options", b"nosniff"),
@@ -83,25 +81,17 @@ class Edge:
 
 
 class _Body:
-    """Receives the body, but not for ever and not without end."""
+    """Receives the body, but not without end. That it arrives in time, the protocol sees to."""
 
     def __init__(self, receive: Receive, body_max_bytes: int) -> None:
         self._receive = receive
         self._left = body_max_bytes
-        self._complete = False
 
     async def __call__(self) -> Message:
-        if self._complete:
-            return await self._receive()
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                message = await self._receive()
-        except TimeoutError:
-            raise RequestTimeout(f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
+        message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise BodyTooLarge
-        self._complete = not message.get("more_body", False)
         return message
 
 

@@ -32,10 +32,6 @@ class MethodNotAllowed(Invalid):
     """This resource does not know the method."""
 
 
-class RequestTimeout(Invalid):
-    """The request did not arrive in time."""
-
-
 class InternalError(Problem):
     """Something went wrong on our side."""
 
@@ -50,7 +46,6 @@ STATUS: dict[type[Problem], int] = {
     errors.Busy: 503,
     BodyTooLarge: 413,
     MethodNotAllowed: 405,
-    RequestTimeout: 408,
     InternalError: 500,
 }
 

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from rowlock.app import Application
 
 
+# The collector looks at what was made since it last looked. Requests make thousands of objects and drop them all, so
+# it need not look as often as in a program that makes few.
+GC_THRESHOLDS = (50_000, 20, 20)
+
+
 def create() -> Application:
     """Read the settings and build the application."""
     settings = read_settings()
@@ -21,4 +26,5 @@ def create() -> Application:
     # What is here now stays for good: the garbage collector need not look at it again and again during a rush.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     return app

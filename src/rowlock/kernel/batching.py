@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from contextvars import Context
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import structlog
@@ -164,9 +164,9 @@ class GroupCommit(Generic[Request, Outcome]):
             self._being_served |= keys
             self._busy_lanes += busy
             self._gauge.batch(len(batch))
-            task = asyncio.create_task(self._serve(batch))
+            # In a context of its own, for a batch belongs to no single request.
+            task = asyncio.create_task(self._run(batch, keys, busy=busy), context=Context())
             self._batches.add(task)
-            task.add_done_callback(partial(self._finished, count=len(batch), keys=keys, busy=busy))
 
     def _next_batch(self, most: int) -> tuple[list[_Waiter[Request, Outcome]], bool]:
         """Take one busy or stuck key alone (and say so), or as many quiet ones as fit, oldest queue first."""
@@ -200,20 +200,33 @@ class GroupCommit(Generic[Request, Outcome]):
             self._queues.move_to_end(key)
         return taken
 
-    def _finished(self, task: asyncio.Task[None], *, count: int, keys: set[Hashable], busy: bool) -> None:
-        self._batches.discard(task)
-        self._crowd.answered(count)
-        self._being_served -= keys
-        self._busy_lanes -= busy
-        self._pump_soon()
+    async def _run(self, batch: list[_Waiter[Request, Outcome]], keys: set[Hashable], *, busy: bool) -> None:
+        task = asyncio.current_task()
 
-    async def _serve(self, batch: list[_Waiter[Request, Outcome]]) -> None:
+        def make_way() -> None:
+            if task in self._batches:
+                self._batches.remove(task)
+                self._being_served -= keys
+                self._busy_lanes -= busy
+                self._crowd.answered(len(batch))
+                self._pump()
+
+        try:
+            await self._serve(batch, make_way)
+        finally:
+            make_way()
+
+    async def _serve(
+        self, batch: list[_Waiter[Request, Outcome]], make_way: Callable[[], None] = lambda: None
+    ) -> None:
+        """Commit a batch and answer its callers, after sending the next one off: the database must not wait for us."""
         try:
             outcomes = await self._commit([waiter.request for waiter in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, its caller must hear it and the others must not
             await self._serve_in_parts(batch, error)
             return
         self._stuck.difference_update(waiter.key for waiter in batch)
+        make_way()
         for waiter, outcome in zip(batch, outcomes, strict=True):
             if not waiter.answer.done():
                 waiter.answer.set_result(outcome)

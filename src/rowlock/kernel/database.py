@@ -211,14 +211,14 @@ class Database:
             message = "a transaction inside a transaction: pass the one you have"
             raise RuntimeError(message)
         with _translated():
-            raw = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+            # A timeout costs a task; where a connection is idle there is nothing to wait for.
+            raw = await self._pool.acquire(timeout=None if self.idle() else ACQUIRE_SECONDS)
             token = _inside.set(True)
             try:
                 yield raw
             finally:
                 _inside.reset(token)
-                # A connection given back while a cancelled caller goes on would leak: let the giving back finish.
-                await asyncio.shield(self._pool.release(raw))
+                await self._pool.release(raw)  # which no cancellation can interrupt: the driver shields it
 
     async def _control(self, tx: Transaction, sql: str) -> None:
         with tx._watch(sql, ()):  # noqa: SLF001 - same module, and features must not see the raw connection

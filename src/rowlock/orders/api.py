@@ -1,5 +1,6 @@
 """Registrations over HTTP. POST is the hottest route of all, so it is a plain Starlette route with msgspec."""
 
+import functools
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -94,15 +95,22 @@ async def post_registration(request: Request) -> Response:
     try:
         outcome = await request.app.state.desk.submit(place)
     except Problem as problem:
-        metrics.registrations.labels(problem.code).inc()
+        _counter(problem.code).inc()
         raise
     if isinstance(outcome, Reply):
-        metrics.registrations.labels("replayed" if outcome.replayed else str(outcome.status)).inc()
+        _counter("replayed" if outcome.replayed else str(outcome.status)).inc()
         return respond(outcome)
-    metrics.registrations.labels(outcome.code if isinstance(outcome, Problem) else outcome.status).inc()
     if isinstance(outcome, Problem):
+        _counter(outcome.code).inc()
         raise outcome
+    _counter(outcome.status).inc()
     return respond(_render(place, outcome))
+
+
+@functools.cache
+def _counter(outcome: str) -> Any:
+    """Find the counter of an outcome once; there are few."""
+    return metrics.registrations.labels(outcome)
 
 
 @router.get(

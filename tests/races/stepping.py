@@ -90,6 +90,10 @@ class SteppingPool:
         """Lend the connection."""
         return self
 
+    def get_idle_size(self) -> int:
+        """Say that the connection is there to be had."""
+        return 1
+
     async def release(self, raw: SteppingPool) -> None:
         """Take it back."""
         assert raw is self

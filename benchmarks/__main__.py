@@ -19,7 +19,7 @@ import uvloop
 
 from benchmarks.goals import goals_of
 from benchmarks.picture import draw
-from benchmarks.plan import Plan, unknown
+from benchmarks.plan import WORKERS_MAX, Plan
 from benchmarks.results import as_document
 from benchmarks.running import run
 from benchmarks.table import show
@@ -39,8 +39,12 @@ CONNECTIONS_MAX = 256
 @one_clear_line
 def main(  # noqa: PLR0913, PLR0917 - as many arguments as options
     quick: Annotated[  # noqa: FBT002 - typer reads a flag so
-        bool, typer.Option("--quick", help="A look in less than a minute, not a result.")
+        bool, typer.Option("--quick", help="A look in about a minute, not a result.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=WORKERS_MAX, help="Server processes of each target; unset: one a core."),
+    ] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="How often each cell is measured.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="How long a cell takes.")] = None,
     requests: Annotated[int | None, typer.Option(min=1, help="The most requests of a cell.")] = None,
@@ -54,18 +58,19 @@ def main(  # noqa: PLR0913, PLR0917 - as many arguments as options
     ] = None,
     output: Annotated[Path, typer.Option(file_okay=False, help="Where the results are written.")] = FOLDER,
 ) -> None:
-    """Measure registrations per second on this machine, about five minutes long.
+    """Measure registrations per second on this machine, about six minutes long.
 
     The database lies in a temporary folder; TMPDIR chooses the disk, which matters.
     """
-    if strangers := unknown(only or []):
-        raise Stop(
-            f"--only {strangers[0]}: there is no such cell. Try hot, hot@64, existing, events, sold-out, race."
-        )
-    given: dict[str, Any] = {"repeats": repeats, "seconds": seconds, "requests": requests}
+    given: dict[str, Any] = {"workers": workers, "repeats": repeats, "seconds": seconds, "requests": requests}
     given |= {"existing": existing, "events": events, "rounds": rounds}
     chosen = {name: value for name, value in given.items() if value is not None}
     plan = replace(QUICK if quick else Plan(), only=tuple(only or ()), **chosen)
+    if plan.unknown:
+        raise Stop(
+            f"--only {plan.unknown[0]}: there is no such cell."
+            " Try hot, hot@64, one-process, existing, events, sold-out, race."
+        )
     allow_open_files(CONNECTIONS_MAX)
     output.mkdir(parents=True, exist_ok=True)
     with ending_in_good_order(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -25,15 +25,8 @@ BUSY = (0, 1, 2, 5, 6, 7)  # of /proc/stat: user, nice, system, irq, softirq, st
 
 def cpu_seconds(pid: int) -> float | None:
     """Return the CPU time that a process and all its descendants have used so far."""
-    processes = _processes()
-    if pid not in processes:
-        return None
-    family, grew = {pid}, True
-    while grew:
-        children = {it for it, fields in processes.items() if int(fields[PARENT]) in family} - family
-        family |= children
-        grew = bool(children)
-    return sum(sum(map(int, processes[it][USED])) for it in family) / TICKS
+    family = _family(pid)
+    return sum(sum(map(int, fields[USED])) for fields in family.values()) / TICKS if family else None
 
 
 def busy_seconds() -> float | None:
@@ -46,13 +39,21 @@ def busy_seconds() -> float | None:
 
 
 def forget_peak(pid: int) -> None:
-    """Let `peak_megabytes` begin anew with what the process has now."""
-    with contextlib.suppress(OSError):
-        (PROC / str(pid) / "clear_refs").write_text("5")
+    """Let `peak_megabytes` begin anew with what the process and its descendants have now."""
+    for it in _family(pid):
+        with contextlib.suppress(OSError):
+            (PROC / str(it) / "clear_refs").write_text("5")
 
 
 def peak_megabytes(pid: int) -> float | None:
-    """Return the most memory that a process has had since it began, or `forget_peak` (10⁶ bytes of resident set)."""
+    """Return the most memory (10⁶ bytes of resident set) that one process had: this one, or a descendant.
+
+    It counts from the process's begin, or from `forget_peak` on.
+    """
+    return max((it for it in map(_peak_megabytes, _family(pid)) if it is not None), default=None)
+
+
+def _peak_megabytes(pid: int) -> float | None:
     try:
         lines = (PROC / str(pid) / "status").read_text().splitlines()
     except OSError:
@@ -93,6 +94,16 @@ def _processor() -> str:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
+
+
+def _family(pid: int) -> dict[int, list[str]]:
+    """Return a process and all its descendants, of those that `_processes` returns."""
+    processes = _processes()
+    family, grown = set[int](), {pid} & processes.keys()
+    while grown:
+        family |= grown
+        grown = {it for it, fields in processes.items() if int(fields[PARENT]) in family} - family
+    return {it: processes[it] for it in family}
 
 
 def _processes() -> dict[int, list[str]]:

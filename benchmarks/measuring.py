@@ -60,9 +60,9 @@ async def measure_all(
     for repeat in range(1, plan.repeats + 1):
         for cell in plan.cells:
             for target in cell.targets:
-                it = await measure(plan, cell, made[target], repeat, postgres_pid)
+                it = await measure(plan, cell, made[cell.stand(target)], repeat, postgres_pid)
                 tell(
-                    f"repeat {repeat} of {plan.repeats}  {cell.name:12} {target:8} {it.load.rate:9,.0f} a second"
+                    f"repeat {repeat} of {plan.repeats}  {cell.name:14} {target:8} {it.load.rate:9,.0f} a second"
                 )
                 done.append(it)
     return done

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks import svg
-from benchmarks.plan import CONNECTIONS, EXISTING, GROUPED, HOT, MANY, NOOP, PLAIN, SOLD_OUT, TITLES
+from benchmarks.plan import ALONE, CONNECTIONS, EXISTING, GROUPED, HOT, MANY, NOOP, PLAIN, SOLD_OUT, TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.plan import Cell, Plan
     from benchmarks.results import Results, Summary
 
-WIDTH, HEIGHT = 960, 660
+WIDTH, HEIGHT = 960, 706
 TOP, BOTTOM = 128, 360
 PANEL_WIDTH = 376
 BARS_TOP, BARS_LEFT, BARS_RIGHT = 448, 190, 800
@@ -53,7 +53,7 @@ def draw(results: Results, taken_at: str) -> str:
         f" durable commits, fsync {machine['fsync_ms']:.2f} ms; {taken_at[:10]}"
     )
     parts = [
-        svg.text(32, 40, "Registrations over HTTP, one server process", kind="head"),
+        svg.text(32, 40, f"Registrations over HTTP, {results.plan.servers}", kind="head"),
         svg.text(32, 62, where, kind="soft"),
         *_legend(),
         *_panel(RATES, by_connections),
@@ -145,7 +145,12 @@ def _bars(results: Results, found: Sequence[Summary]) -> list[str]:
 
 
 def _kind(cell: Cell, plan: Plan) -> str:
-    names = {HOT: "one empty event", EXISTING: f"one with {plan.existing:,}", SOLD_OUT: "a sold-out one"}
+    names = {
+        HOT: "one empty event",
+        ALONE: "… with one process",
+        EXISTING: f"one with {plan.existing:,}",
+        SOLD_OUT: "a sold-out one",
+    }
     return names.get(cell.workload, f"{plan.events:,} events")
 
 

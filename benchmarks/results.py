@@ -37,8 +37,8 @@ class Summary:
 class Results:
     """Everything that a run found.
 
-    `verified` says for each database whether the recount held. The peaks are each server's most memory: under load,
-    and before, when it made the organizer's sign-up (a password's hash takes much for a moment).
+    `verified` says for each server's database whether the recount held. The peaks are the most memory of a process of
+    each server: under load, and before, at the organizer's sign-up (a password's hash takes much for a moment).
     """
 
     plan: Plan

@@ -45,20 +45,20 @@ async def _measure(plan: Plan, postgres: Postgres, results: Results, tell: Calla
     assert postgres.pid is not None, "it has just been started"
     async with stands(postgres.url(), plan) as made:
         for stand in made.values():
-            tell(f"preparing {stand.target}")
+            tell(f"preparing {stand.name}")
             await stand.prepare(plan)
-            results.sign_up_megabytes[stand.target] = machine.peak_megabytes(stand.server.pid)
+            results.sign_up_megabytes[stand.name] = machine.peak_megabytes(stand.server.pid)
             machine.forget_peak(stand.server.pid)
         await _checkpoint(postgres.url())
         results.measurements += await measure_all(plan, made, postgres.pid, tell)
         for stand in made.values():
-            results.peak_megabytes[stand.target] = machine.peak_megabytes(stand.server.pid)
+            results.peak_megabytes[stand.name] = machine.peak_megabytes(stand.server.pid)
         results.faults += [fault for it in results.measurements for fault in it.faults()]
         tell("recounting")
         for stand in made.values():
             if stand.target != NOOP:
                 faults = await _recount(stand)
-                results.verified[stand.target] = not faults
+                results.verified[stand.name] = not faults
                 results.faults += faults
 
 
@@ -73,12 +73,8 @@ async def _recount(stand: Stand) -> list[str]:
     async with opened(stand.database_url) as db:
         verification = await verify(db)
     wrong = [
-        f"{stand.target}: verify does not find: {it.check.sentence}"
-        for it in verification.findings
-        if it.rows
+        f"{stand.name}: verify does not find: {it.check.sentence}" for it in verification.findings if it.rows
     ]
     if (stored := verification.counted["orders"]) != stand.acknowledged:
-        wrong.append(
-            f"{stand.target}: {stand.acknowledged} registrations were confirmed, {stored} are stored"
-        )
+        wrong.append(f"{stand.name}: {stand.acknowledged} registrations were confirmed, {stored} are stored")
     return wrong

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.plan import APPLICATIONS, EVENTS, EXISTING, NOOP, SOLD_OUT, Plan
+from benchmarks.plan import APPLICATIONS, EVENTS, EXISTING, SOLD_OUT, Plan
 from benchmarks.seeding import fill
 from rowlock.cli.client import Api
 from rowlock.cli.organizer import sign_up
@@ -30,8 +30,9 @@ SOLD_OUT_SEATS = 50
 
 @dataclass(slots=True)
 class Stand:
-    """One target: a server process over a database of its own. `acknowledged` counts registrations answered 201."""
+    """One target: a server over a database of its own. `acknowledged` counts registrations answered 201."""
 
+    name: str
     target: str
     database_url: str
     server: ServerProcess
@@ -46,13 +47,11 @@ class Stand:
 
     async def prepare(self, plan: Plan) -> None:
         """Make the events that stay for the whole run."""
-        if self.target == NOOP:
-            return
-        if plan.needs(EVENTS):
+        if plan.needs(EVENTS, self.name):
             self.event_ids[EVENTS] = [await self.event() for _ in range(plan.events)]
-        if plan.needs(SOLD_OUT):
+        if plan.needs(SOLD_OUT, self.name):
             self.event_ids[SOLD_OUT] = [await self._filled(SOLD_OUT_SEATS, SOLD_OUT_SEATS)]
-        if plan.needs(EXISTING):
+        if plan.needs(EXISTING, self.name):
             self.event_ids[EXISTING] = [await self._filled(SEATS, plan.existing)]
 
     async def events_for(self, workload: str) -> list[str]:
@@ -68,16 +67,17 @@ class Stand:
 
 @contextlib.asynccontextmanager
 async def stands(server_url: str, plan: Plan) -> AsyncIterator[dict[str, Stand]]:
-    """Run every target's server, each over a scratch database beside the one at `server_url`."""
+    """Run every server of the plan, each over a scratch database beside the one at `server_url`."""
     async with contextlib.AsyncExitStack() as stack:
         made: dict[str, Stand] = {}
-        for target in plan.targets:
+        for name, (target, workers) in plan.stands.items():
             url = await stack.enter_async_context(scratch_database(server_url))
             async with opened(url) as db:
                 await migrate(db)
             command = (sys.executable, "-m", "benchmarks.server", APPLICATIONS[target])
-            running = servers(url, 1, extra_env={"PYTHONPATH": str(CHECKOUT)}, command=command)
+            environment = {"PYTHONPATH": str(CHECKOUT), "ROWLOCK_WORKERS": str(workers)}
+            running = servers(url, 1, extra_env=environment, command=command)
             (server,) = stack.enter_context(running)
             api = await stack.enter_async_context(Api(server.url))
-            made[target] = Stand(target, url, server, await sign_up(api))
+            made[name] = Stand(name, target, url, server, await sign_up(api))
         yield made

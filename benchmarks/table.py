@@ -71,9 +71,11 @@ def _remarks(results: Results) -> str:
     found = results.machine
     plan = results.plan
     repeats = f"Medians of {plan.repeats} repeats" if plan.repeats > 1 else "One repeat"
+    alone = " (one process: by a single one)" if plan.workers > 1 else ""
     lines = [
-        f"{repeats} of {plan.seconds:g} s. server, database, load: microseconds of CPU a request of the server,",
-        "of PostgreSQL and of the load generator; share: how much of the machine the generator used.",
+        f"{repeats} of {plan.seconds:g} s; every design served by {plan.servers}{alone}.",
+        "server, database, load: microseconds of CPU a request of all server processes, of PostgreSQL and of the",
+        "load generator; share: how much of the machine the generator used.",
         f"{found['processor']}, {found['cores']} cores; Python {found['python']}; fsync {found['fsync_ms']:.2f} ms.",
     ]
     if (elsewhere := results.elsewhere()) is not None:

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.goals import Goal, goals_of
 from benchmarks.measuring import Measurement
 from benchmarks.picture import draw
-from benchmarks.plan import GROUPED, HOT, NOOP, PLAIN, SOLD_OUT, TITLES, Cell, Plan, unknown
+from benchmarks.plan import ALONE, GROUPED, HOT, NOOP, PLAIN, SOLD_OUT, TITLES, Cell, Plan
 from benchmarks.requests import registrations
 from benchmarks.results import Results
 from rowlock.cli.load import LoadResult
@@ -30,6 +30,7 @@ CELLS = {
     ("hot", 16): 201,
     ("hot", 64): 201,
     ("hot", 256): 201,
+    ("one-process", 64): 201,
     ("existing", 64): 201,
     ("events", 64): 201,
     ("sold-out", 64): 409,
@@ -68,7 +69,7 @@ def results(measurements: Sequence[Measurement], plan: Plan) -> Results:
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder = tmp_path_factory.mktemp("bench")
-    few = "--repeats 1 --seconds 20 --requests 40 --existing 60 --events 5 --rounds 1"
+    few = "--workers 2 --repeats 1 --seconds 20 --requests 40 --existing 60 --events 5 --rounds 1"
     return bench(*few.split(), "--output", str(folder)), folder
 
 
@@ -88,10 +89,16 @@ def test_a_run_measures_every_cell_with_right_answers_only(
         (workload, connections, target): [({str(status): 40}, 0)]
         for (workload, connections), status in CELLS.items()
         for target in (NOOP, GROUPED, PLAIN)
-        if target != NOOP or workload == HOT
+        if target != NOOP or workload in {HOT, ALONE}
     }
     assert answered == wanted
-    assert document["verified"] == {GROUPED: True, PLAIN: True}
+    assert document["plan"]["workers"] == 2
+    assert document["verified"] == {
+        GROUPED: True,
+        PLAIN: True,
+        f"{GROUPED}, one process": True,
+        f"{PLAIN}, one process": True,
+    }
     assert document["faults"] == []
     assert len(document["race"]["rounds_ms"]) == 1
     assert all(
@@ -104,7 +111,9 @@ def test_a_run_prints_a_table_and_draws_a_picture(
 ) -> None:
     ran, folder = smoke
     for words in (
+        "every design served by 2 server processes",
         "one event, 256",
+        "one process, 64",
         "60 there, 64",
         "5 events, 64",
         "sold out, 64",
@@ -154,10 +163,28 @@ def test_ratios_are_medians_of_each_repeats_own_ratio() -> None:
         for target, row in rates.items()
         for repeat, rate in enumerate(row, 1)
     ]
-    times, share, *others = goals_of(results(found, Plan(only=("hot@64",))))
+    times, share, *others = goals_of(results(found, Plan(workers=1, only=("hot@64",))))
     assert (times.measured, times.reached) == (6, True)
     assert (share.measured, share.reached) == (0.6, True)
     assert {goal.reached for goal in others} == {None}
+
+
+def test_one_process_is_judged_beside_all_and_by_its_own_figures() -> None:
+    rates = {
+        Cell(HOT, 64): {GROUPED: 600, PLAIN: 100, NOOP: 1000},
+        Cell(ALONE, 64): {GROUPED: 200, PLAIN: 100, NOOP: 1000},
+    }
+    found = [
+        measurement(cell, target, load(rate)) for cell, row in rates.items() for target, rate in row.items()
+    ]
+    goals = goals_of(results(found, Plan(workers=2)))
+    assert [(goal.measured, goal.reached) for goal in goals[:4]] == [
+        (6, True),
+        (0.6, True),
+        (2, False),
+        (0.2, False),
+    ]
+    assert ["one process" in goal.sentence for goal in goals[:4]] == [False, False, True, True]
 
 
 def test_waiting_is_compared_at_256_connections() -> None:
@@ -166,7 +193,7 @@ def test_waiting_is_compared_at_256_connections() -> None:
         measurement(crowd, GROUPED, load(p50=10, p99=30)),
         measurement(crowd, PLAIN, load(p50=20, p99=90)),
     ]
-    goal = goals_of(results(found, Plan(only=("hot@256",))))[2]
+    goal = goals_of(results(found, Plan(workers=1, only=("hot@256",))))[2]
     assert (goal.measured, goal.reached) == (1.5, False)
 
 
@@ -182,13 +209,25 @@ def test_a_goal_is_reached_at_its_very_value() -> None:
 
 def test_a_plan_leaves_out_what_is_not_asked_for() -> None:
     assert [cell.name for cell in Plan(only=("hot@64", "sold-out")).cells] == ["hot@64", "sold-out@64"]
-    assert Plan(only=("sold-out",)).targets == [GROUPED, PLAIN]
+    assert list(Plan(only=("sold-out",)).stands) == [GROUPED, PLAIN]
     assert (Plan(only=("race",)).cells, Plan(only=("race",)).races, Plan(only=("hot",)).races) == (
         [],
         True,
         False,
     )
-    assert unknown(["hot", "hot@64", "race", "ho", "hot@65"]) == ["ho", "hot@65"]
+    assert Plan(only=("hot", "hot@64", "race", "ho", "hot@65")).unknown == ["ho", "hot@65"]
+
+
+def test_every_target_has_all_processes_and_beside_them_one() -> None:
+    assert Plan(workers=3, only=("hot", "one-process")).stands == {
+        NOOP: (NOOP, 3),
+        GROUPED: (GROUPED, 3),
+        PLAIN: (PLAIN, 3),
+        f"{NOOP}, one process": (NOOP, 1),
+        f"{GROUPED}, one process": (GROUPED, 1),
+        f"{PLAIN}, one process": (PLAIN, 1),
+    }
+    assert Plan(workers=1, only=("one-process",)).unknown == ["one-process"]
 
 
 def test_each_request_is_for_another_person_and_all_are_of_one_length() -> None:

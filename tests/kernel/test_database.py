@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+import traceback
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -578,3 +579,16 @@ async def _terminate(db: Database, tx: database.Transaction) -> None:
     pid = await tx.fetch_value("SELECT pg_backend_pid()")
     await elsewhere(value(db, "SELECT pg_terminate_backend($1)", pid))
     await until(db, f"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})")
+
+
+async def test_a_refused_statement_says_which_rule_and_never_what_it_held(room: Database) -> None:
+    with pytest.raises(database.DatabaseFault) as caught:
+        async with room.transaction() as tx:
+            await tx.execute("CREATE TEMP TABLE strict (name text CONSTRAINT short CHECK (length(name) < 4))")
+            await tx.execute("INSERT INTO strict VALUES ($1)", "Ada Lovelace")
+
+    told = "".join(traceback.format_exception(caught.value))
+    assert "CheckViolationError 23514 (short)" in told
+    assert "Lovelace" not in str(caught.value)
+    assert "Failing row" not in told
+    await assert_all_connections_are_well(room)

@@ -53,9 +53,14 @@ def serve(
         _run(settings, url, listener)
 
 
-def uvicorn_config(factory: str, *, workers: int = 1) -> uvicorn.Config:
-    """Say how the server processes serve the application that `factory`, a name like `package.module:name`, makes."""
-    return uvicorn.Config(
+def serve_on(listener: socket.socket, factory: str, *, workers: int) -> None:
+    """Serve what `factory`, a name like `package.module:name`, makes, by so many processes, until a signal ends it.
+
+    Raises:
+        Stop: the only server process did not start.
+
+    """
+    config = uvicorn.Config(
         factory,
         factory=True,
         workers=workers,
@@ -68,6 +73,17 @@ def uvicorn_config(factory: str, *, workers: int = 1) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    if workers > 1:
+        with (
+            tempfile.TemporaryDirectory(prefix="rowlock-metrics-") as metrics_folder,
+            _environment({"PROMETHEUS_MULTIPROC_DIR": metrics_folder}),
+        ):
+            Multiprocess(config, sockets=[listener]).run()
+        return
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise Stop("The server did not start; its log, above, says why.")
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -95,23 +111,13 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def _run(settings: Settings, url: str, listener: socket.socket) -> None:
-    with tempfile.TemporaryDirectory(prefix="rowlock-metrics-") as metrics_folder:
-        chosen = {
-            "ROWLOCK_DATABASE_URL": url,
-            "ROWLOCK_LOG_SQL": str(settings.log_sql),
-            "ROWLOCK_WORKERS": str(settings.workers),
-        }
-        if settings.workers > 1:
-            chosen["PROMETHEUS_MULTIPROC_DIR"] = metrics_folder
-        with _environment(chosen):
-            config = uvicorn_config("rowlock.asgi:create", workers=settings.workers)
-            server = uvicorn.Server(config)
-            if settings.workers > 1:
-                Multiprocess(config, sockets=[listener]).run()
-                return
-            server.run(sockets=[listener])
-            if not server.started:
-                raise Stop("The server did not start; its log, above, says why.")
+    chosen = {
+        "ROWLOCK_DATABASE_URL": url,
+        "ROWLOCK_LOG_SQL": str(settings.log_sql),
+        "ROWLOCK_WORKERS": str(settings.workers),
+    }
+    with _environment(chosen):
+        serve_on(listener, "rowlock.asgi:create", workers=settings.workers)
 
 
 def _announce(settings: Settings, port: int) -> None:

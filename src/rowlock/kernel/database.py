@@ -21,7 +21,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from rowlock.kernel.errors import Busy, LockTimeout, OutcomeUnknown, Problem
+from rowlock.kernel.errors import Busy, LockTimeout, OutcomeUnknown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -84,6 +84,20 @@ class UniqueViolation(Exception):
         self.constraint = constraint
 
 
+class DatabaseFault(Exception):
+    """PostgreSQL refused a statement, which is a fault of this program.
+
+    Says which kind of error and which constraint, and no more: the driver's own text may quote whole rows.
+    """
+
+    def __init__(self, error: asyncpg.PostgresError) -> None:
+        """Keep what is harmless of the driver's error."""
+        constraint = getattr(error, "constraint_name", None)
+        super().__init__(
+            f"{type(error).__name__} {error.sqlstate}" + (f" ({constraint})" if constraint else "")
+        )
+
+
 class Connection:
     """Reads."""
 
@@ -109,16 +123,17 @@ class Connection:
 
     @contextlib.contextmanager
     def _watch(self, sql: str, values: Sequence[Any]) -> Iterator[None]:
+        if not self._log_sql:
+            with _translated():
+                yield
+            return
         started = time.perf_counter()
         try:
-            yield
-        except asyncpg.LockNotAvailableError:
-            # Here, and not when the transaction is left: the step that waited may know what to say of it.
-            raise LockTimeout from None
+            with _translated():
+                yield
         finally:
-            if self._log_sql:
-                spent_ms = round((time.perf_counter() - started) * 1000, 2)
-                sql_log.info(" ".join(sql.split()), values=_without_texts(values), ms=spent_ms)
+            spent_ms = round((time.perf_counter() - started) * 1000, 2)
+            sql_log.info(" ".join(sql.split()), values=_without_texts(values), ms=spent_ms)
 
 
 class Transaction(Connection):
@@ -134,10 +149,7 @@ class Transaction(Connection):
 
         """
         with self._watch(sql, values):
-            try:
-                status: str = await self._raw.execute(sql, *values)
-            except asyncpg.UniqueViolationError as error:
-                raise UniqueViolation(error.constraint_name or "") from None
+            status: str = await self._raw.execute(sql, *values)
         last = status.rsplit(" ", 1)[-1]
         return int(last) if last.isdigit() else 0
 
@@ -213,12 +225,12 @@ class Database:
         with _translated():
             # A timeout costs a task; where a connection is idle there is nothing to wait for.
             raw = await self._pool.acquire(timeout=None if self.idle() else ACQUIRE_SECONDS)
-            token = _inside.set(True)
-            try:
-                yield raw
-            finally:
-                _inside.reset(token)
-                await self._pool.release(raw)  # which no cancellation can interrupt: the driver shields it
+        token = _inside.set(True)
+        try:
+            yield raw
+        finally:
+            _inside.reset(token)
+            await self._pool.release(raw)  # which no cancellation can interrupt: the driver shields it
 
     async def _control(self, tx: Transaction, sql: str) -> None:
         with tx._watch(sql, ()):  # noqa: SLF001 - same module, and features must not see the raw connection
@@ -233,8 +245,8 @@ class Database:
             with contextlib.suppress(Exception):
                 await asyncio.shield(commit)
             raise
-        except (*_LOST, asyncpg.OperatorInterventionError) as error:
-            log.warning("the connection broke during COMMIT", error=type(error).__name__)
+        except Busy:
+            log.warning("the connection broke during COMMIT")
             await self._resolve(tx.xid)
 
     async def _resolve(self, xid: str | None) -> None:
@@ -332,11 +344,15 @@ def _translated() -> Iterator[None]:
     """Turn the driver's errors into ours: what may be tried again is Busy, all else is a fault of the program."""
     try:
         yield
-    except Problem:
-        raise
+    except asyncpg.LockNotAvailableError:
+        raise LockTimeout from None
+    except asyncpg.UniqueViolationError as error:
+        raise UniqueViolation(error.constraint_name or "") from None
     except _UNAVAILABLE as error:
         log.warning("the database did not answer", error=type(error).__name__)
         raise Busy from None
+    except asyncpg.PostgresError as error:
+        raise DatabaseFault(error) from None
 
 
 async def _roll_back(tx: Transaction) -> None:

@@ -142,6 +142,7 @@ async def once(
     """
     if key is None:
         async with db.transaction() as tx:
+            await tx.remember_xid()
             return await work(tx)
     try:
         return await _once(db, key, work, refuse)
@@ -162,6 +163,7 @@ async def _once(
         async with db.transaction() as tx:
             if (known := await _claim(tx, key)) is not None:
                 return known
+            await tx.remember_xid()
             reply = await work(tx)
             await remember(tx, {key: reply})
             return reply

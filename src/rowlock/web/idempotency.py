@@ -24,14 +24,14 @@ async def key_of(request: Request, caller: str, *more: bytes) -> Key | None:
     """Return the request's idempotency key, scoped to the caller; None without the header.
 
     Raises:
-        ValidationFailed: the key is empty, too long, or not visible ASCII.
+        ValidationFailed: the key is empty, too long, or not printable ASCII.
 
     """
     header = request.headers.get("idempotency-key")
     if header is None:
         return None
     if not (0 < len(header) <= KEY_MAX_CHARACTERS and header.isascii() and header.isprintable()):
-        detail = f"1 to {KEY_MAX_CHARACTERS} visible ASCII characters."
+        detail = f"1 to {KEY_MAX_CHARACTERS} printable ASCII characters."
         raise ValidationFailed([{"pointer": "header:Idempotency-Key", "detail": detail}])
     body = await request.body()
     return make_key(caller, header, request.method.encode(), request.url.path.encode(), body, *more)

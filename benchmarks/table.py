@@ -74,8 +74,8 @@ def _remarks(results: Results) -> str:
     alone = " (one process: by a single one)" if plan.workers > 1 else ""
     lines = [
         f"{repeats} of {plan.seconds:g} s; every design served by {plan.servers}{alone}.",
-        "server, database, load: microseconds of CPU a request of all server processes, of PostgreSQL and of the",
-        "load generator; share: how much of the machine the generator used.",
+        "server, database, load: microseconds of CPU a request of all server processes together, of",
+        "PostgreSQL and of the load generator; share: how much of the machine the generator used.",
         f"{found['processor']}, {found['cores']} cores; Python {found['python']}; fsync {found['fsync_ms']:.2f} ms.",
     ]
     if (elsewhere := results.elsewhere()) is not None:

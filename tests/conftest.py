@@ -1,7 +1,12 @@
-"""One real PostgreSQL for each test process, one migrated database in it, emptied after each test."""
+"""One real PostgreSQL for each test process, one migrated database in it, emptied after each test.
+
+ROWLOCK_PG_BIN=/usr/lib/postgresql/15/bin make test: against another release than the wheel's.
+"""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -38,7 +43,8 @@ def plain_logs() -> None:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with running(tmp_path_factory.mktemp("pg"), settings=FAST) as server:
+    programs = Path(os.environ["ROWLOCK_PG_BIN"]) if "ROWLOCK_PG_BIN" in os.environ else None
+    with running(tmp_path_factory.mktemp("pg"), settings=FAST, bin_dir=programs) as server:
         yield server
 
 

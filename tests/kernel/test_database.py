@@ -592,3 +592,10 @@ async def test_a_refused_statement_says_which_rule_and_never_what_it_held(room: 
     assert "Lovelace" not in str(caught.value)
     assert "Failing row" not in told
     await assert_all_connections_are_well(room)
+
+
+async def test_a_value_that_cannot_be_sent_is_our_fault_and_no_reason_to_try_again(room: Database) -> None:
+    with pytest.raises(database.DatabaseFault):
+        async with room.connection() as connection:
+            await connection.fetch_value("SELECT $1::int", "Ada Lovelace")
+    await assert_all_connections_are_well(room)

@@ -95,8 +95,12 @@ class SteppingPool:
         return 1
 
     async def release(self, raw: SteppingPool) -> None:
-        """Take it back."""
+        """Take it back as the driver's pool does: when a cancelled statement has ended, and out of its transaction."""
         assert raw is self
+        if self._raw._protocol._is_cancelling():
+            await self._raw._protocol._wait_for_cancellation()
+        if self._raw.is_in_transaction():
+            await self._raw.execute("ROLLBACK")
 
     async def execute(self, sql: str, *values: Any) -> Any:
         """Run a statement once it is let go."""

@@ -7,14 +7,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
 import rowlock
 from rowlock.events.model import Status
 from rowlock.kernel import database
-from rowlock.kernel.database import Database, UniqueViolation, open_database
+from rowlock.kernel.database import Database, DatabaseFault, UniqueViolation, open_database
 from rowlock.kernel.ids import new_id
 from rowlock.orders.model import Cancel, Registration, Request
 from rowlock.orders.placing import place_many
@@ -49,7 +48,7 @@ async def stage(db: Database, owner: Caller) -> Stage:
 @pytest.mark.parametrize("sql", ["UPDATE ledger SET sold = 0", "DELETE FROM ledger", "TRUNCATE ledger"])
 async def test_history_cannot_be_rewritten(db: Database, stage: Stage, sql: str) -> None:
     before = await _ledger(db, stage)
-    with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
+    with pytest.raises(DatabaseFault, match="RestrictViolationError"):
         await _run(db, sql)
     assert await _ledger(db, stage) == before != []
 
@@ -70,14 +69,14 @@ async def test_history_cannot_be_rewritten(db: Database, stage: Stage, sql: str)
 async def test_counters_cannot_be_overbooked_by_hand(
     db: Database, stage: Stage, change: str, wall: str
 ) -> None:
-    with pytest.raises(asyncpg.CheckViolationError) as refused:
+    with pytest.raises(DatabaseFault) as refused:
         await _run(db, f"UPDATE capacity_pool SET {change} WHERE event_id = $1", stage.event_id)
     # Where two walls stand in the way PostgreSQL names the first by name.
-    assert getattr(refused.value, "constraint_name", "") in {wall, "never_overbooked"}
+    assert refused.value.constraint in {wall, "never_overbooked"}
 
 
 async def test_the_ledger_takes_no_overbooked_entry(db: Database, stage: Stage) -> None:
-    with pytest.raises(asyncpg.CheckViolationError, match="never_overbooked"):
+    with pytest.raises(DatabaseFault, match="never_overbooked"):
         await _run(
             db,
             "INSERT INTO ledger (event_id, sequence, pool_id, reason, actor, total, held, sold, blocked)"

@@ -85,17 +85,17 @@ class UniqueViolation(Exception):
 
 
 class DatabaseFault(Exception):
-    """PostgreSQL refused a statement, which is a fault of this program.
+    """A statement was refused, which is a fault of this program.
 
     Says which kind of error and which constraint, and no more: the driver's own text may quote whole rows.
     """
 
-    def __init__(self, error: asyncpg.PostgresError) -> None:
+    def __init__(self, error: Exception) -> None:
         """Keep what is harmless of the driver's error."""
-        constraint = getattr(error, "constraint_name", None)
-        super().__init__(
-            f"{type(error).__name__} {error.sqlstate}" + (f" ({constraint})" if constraint else "")
-        )
+        self.constraint: str | None = getattr(error, "constraint_name", None)
+        sqlstate: str | None = getattr(error, "sqlstate", None)
+        parts = (type(error).__name__, sqlstate, self.constraint and f"({self.constraint})")
+        super().__init__(" ".join(part for part in parts if part))
 
 
 class Connection:
@@ -349,6 +349,9 @@ def _translated() -> Iterator[None]:
     except asyncpg.UniqueViolationError as error:
         raise UniqueViolation(error.constraint_name or "") from None
     except _UNAVAILABLE as error:
+        if isinstance(error, ValueError):
+            # The driver cannot send a value, which it says by a kind of the error that it has for lost connections.
+            raise DatabaseFault(error) from None
         log.warning("the database did not answer", error=type(error).__name__)
         raise Busy from None
     except asyncpg.PostgresError as error:

@@ -24,7 +24,8 @@ import structlog
 from rowlock.kernel.errors import Busy, LockTimeout, OutcomeUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from types import TracebackType
 
 Row = asyncpg.Record
 ACQUIRE_SECONDS = 2.0
@@ -121,19 +122,8 @@ class Connection:
         with self._watch(sql, values):
             return await self._raw.fetchval(sql, *values)
 
-    @contextlib.contextmanager
-    def _watch(self, sql: str, values: Sequence[Any]) -> Iterator[None]:
-        if not self._log_sql:
-            with _translated():
-                yield
-            return
-        started = time.perf_counter()
-        try:
-            with _translated():
-                yield
-        finally:
-            spent_ms = round((time.perf_counter() - started) * 1000, 2)
-            sql_log.info(" ".join(sql.split()), values=_without_texts(values), ms=spent_ms)
+    def _watch(self, sql: str, values: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
+        return _Logged(sql, values) if self._log_sql else _TRANSLATED
 
 
 class Transaction(Connection):
@@ -222,7 +212,7 @@ class Database:
         if _inside.get():
             message = "a transaction inside a transaction: pass the one you have"
             raise RuntimeError(message)
-        with _translated():
+        with _TRANSLATED:
             # A timeout costs a task; where a connection is idle there is nothing to wait for.
             raw = await self._pool.acquire(timeout=None if self.idle() else ACQUIRE_SECONDS)
         token = _inside.set(True)
@@ -339,23 +329,46 @@ def _plain(name: str) -> str:
     return name
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turn the driver's errors into ours: what may be tried again is Busy, all else is a fault of the program."""
-    try:
-        yield
-    except asyncpg.LockNotAvailableError:
-        raise LockTimeout from None
-    except asyncpg.UniqueViolationError as error:
-        raise UniqueViolation(error.constraint_name or "") from None
-    except _UNAVAILABLE as error:
-        if isinstance(error, ValueError):
-            # The driver cannot send a value, which it says by a kind of the error that it has for lost connections.
+class _Translated(contextlib.AbstractContextManager[None]):
+    """Turns the driver's errors into ours: what may be tried again is Busy, all else is a fault of the program.
+
+    A class, for it stands around every statement, and a generator would take four times as long.
+    """
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        if isinstance(error, asyncpg.LockNotAvailableError):
+            raise LockTimeout from None
+        if isinstance(error, asyncpg.UniqueViolationError):
+            raise UniqueViolation(error.constraint_name or "") from None
+        # The driver says that it cannot send a value by a kind of the error that it has for lost connections.
+        if isinstance(error, _UNAVAILABLE) and not isinstance(error, ValueError):
+            log.warning("the database did not answer", error=type(error).__name__)
+            raise Busy from None
+        if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
             raise DatabaseFault(error) from None
-        log.warning("the database did not answer", error=type(error).__name__)
-        raise Busy from None
-    except asyncpg.PostgresError as error:
-        raise DatabaseFault(error) from None
+
+
+class _Logged(_Translated):
+    """Logs a statement, too, with how long it took."""
+
+    def __init__(self, sql: str, values: Sequence[Any]) -> None:
+        self._sql = sql
+        self._values = values
+        self._started = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        spent_ms = round((time.perf_counter() - self._started) * 1000, 2)
+        sql_log.info(" ".join(self._sql.split()), values=_without_texts(self._values), ms=spent_ms)
+        super().__exit__(kind, error, trace)
+
+
+_TRANSLATED = _Translated()
 
 
 async def _roll_back(tx: Transaction) -> None:

@@ -102,6 +102,13 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(POLL_SECONDS)
 
 
+def postmaster(data_dir: Path) -> int | None:
+    """Return the process id that the database has written down, if it has by now."""
+    with contextlib.suppress(FileNotFoundError, IndexError):
+        return int((data_dir / "pgdata" / "postmaster.pid").read_text().split()[0])
+    return None
+
+
 def get(url: str) -> httpx.Response:
     return httpx.get(url, timeout=PATIENCE_SECONDS)
 
@@ -167,10 +174,11 @@ def test_its_database_comes_back_when_it_is_killed(serve: Callable[..., Served],
     served = serve("--port", "0", ROWLOCK_DATA_DIR=str(data_dir))
     url = served.url()
     made = an_event(url)
-    postmaster = int((data_dir / "pgdata" / "postmaster.pid").read_text().split()[0])
+    killed = postmaster(data_dir)
+    assert killed is not None
 
-    os.kill(postmaster, signal.SIGKILL)
-    until(lambda: (data_dir / "pgdata" / "postmaster.pid").read_text().split()[0] != str(postmaster))
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: postmaster(data_dir) not in {killed, None})
     until(lambda: get(f"{url}/readyz").status_code == 200)
 
     assert get(url + made["link"]).json()["status"] == "confirmed"

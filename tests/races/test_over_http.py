@@ -115,7 +115,7 @@ async def test_a_seat_that_is_given_back_twenty_times_at_once_comes_back_once(tw
 
 async def test_seats_taken_away_during_a_rush_were_nobodys(two: Site) -> None:
     for number in range(10):
-        event, fewer = await two.event(40), 5 + 4 * number
+        event, fewer = await two.event(40), 3 + 4 * number
         calls = [registration(event, f"p{person}") for person in range(60)]
         # Sent somewhere among the others, so that it is decided before, amid and after them.
         place = 6 * number

@@ -27,6 +27,7 @@ from rowlock.orders.placing import place_many
 from rowlock.web import docs, problems
 from rowlock.web.edge import Edge, Handler
 from rowlock.web.openapi import complete
+from rowlock.web.parameters import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from rowlock.kernel.settings import Settings
 
-PREFIX = "/api/v1"
 READY_SECONDS = 1.0
 log = structlog.get_logger("rowlock.app")
 
@@ -53,9 +53,9 @@ def create_app(settings: Settings) -> Application:
         exception_handlers=problems.handlers(),
     )
     app.body_max_bytes = settings.body_max_bytes
-    app.hot[f"{PREFIX}/registrations"] = orders_api.post_registration
+    app.hot[f"{ROOT}/registrations"] = orders_api.post_registration
     app.router.routes += [
-        Route(f"{PREFIX}/registrations", orders_api.post_registration, methods=["POST"]),
+        Route(f"{ROOT}/registrations", orders_api.post_registration, methods=["POST"]),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz),
         Route("/metrics", _metrics),
@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> Application:
         *docs.routes(),
     ]
     for feature in (accounts_api, events_api, orders_api):
-        app.include_router(feature.router, prefix=PREFIX)
+        app.include_router(feature.router, prefix=ROOT)
     return app
 
 
@@ -91,7 +91,7 @@ class Application(FastAPI):
         """Return the OpenAPI document, the plain route's operation included."""
         if self.openapi_schema is None:
             document = super().openapi()
-            document["paths"].setdefault(f"{PREFIX}/registrations", {})["post"] = orders_api.post_operation(
+            document["paths"].setdefault(f"{ROOT}/registrations", {})["post"] = orders_api.post_operation(
                 document
             )
             self.openapi_schema = complete(document)

@@ -19,7 +19,7 @@ from rowlock.accounts.model import ANONYMOUS, KEY_SCOPES, Caller, Permission, Ro
 from rowlock.kernel.database import Transaction
 from rowlock.kernel.idempotency import Reply
 from rowlock.kernel.mail import EMAIL_MAX_CHARACTERS, parse_email
-from rowlock.kernel.paging import PAGE_DEFAULT, decode_cursor, encode_cursor
+from rowlock.kernel.paging import PAGE_DEFAULT, encode_cursor, page_by_id
 from rowlock.web.auth import token_of, who
 from rowlock.web.idempotency import answer_once
 from rowlock.web.openapi import created, problems
@@ -275,8 +275,9 @@ async def list_organizations(
     db: Db, caller: SignedIn, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
 ) -> Organizations:
     """List the caller's organizations."""
+    page = page_by_id(cursor, limit)
     async with db.connection() as connection:
-        found = await service.organizations(connection, caller, after=_after(cursor), limit=limit + 1)
+        found = await service.organizations(connection, caller, after=page.after, limit=page.limit)
     items = [OrganizationOut.model_validate(organization) for organization in found[:limit]]
     return Organizations(items=items, next_cursor=encode_cursor(items[-1].id) if len(found) > limit else None)
 
@@ -306,9 +307,9 @@ async def list_members(
     db: Db, caller: SignedIn, organization_id: UUID, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
 ) -> Members:
     """List an organization's members."""
-    after = _after(cursor)
+    page = page_by_id(cursor, limit)
     async with db.connection() as connection:
-        found = await service.members(connection, caller, organization_id, after=after, limit=limit + 1)
+        found = await service.members(connection, caller, organization_id, after=page.after, limit=page.limit)
     items = [MemberOut.model_validate(member) for member in found[:limit]]
     return Members(items=items, next_cursor=encode_cursor(items[-1].user_id) if len(found) > limit else None)
 
@@ -379,9 +380,11 @@ async def list_api_keys(
     db: Db, caller: SignedIn, organization_id: UUID, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
 ) -> ApiKeys:
     """List an organization's API keys, also those that are over. Owners may."""
-    after = _after(cursor)
+    page = page_by_id(cursor, limit)
     async with db.connection() as connection:
-        found = await service.api_keys(connection, caller, organization_id, after=after, limit=limit + 1)
+        found = await service.api_keys(
+            connection, caller, organization_id, after=page.after, limit=page.limit
+        )
     items = [ApiKeyOut.model_validate(key) for key in found[:limit]]
     return ApiKeys(items=items, next_cursor=encode_cursor(items[-1].id) if len(found) > limit else None)
 
@@ -394,8 +397,3 @@ async def revoke_api_key(db: Db, caller: SignedIn, organization_id: UUID, key_id
 
 def _created(shown: BaseModel, path: str) -> Reply:
     return Reply(201, shown.model_dump_json().encode(), ROOT + path)
-
-
-def _after(cursor: str | None) -> UUID | None:
-    key = decode_cursor(cursor, tuple[UUID])
-    return key[0] if key else None

@@ -15,7 +15,7 @@ from rowlock.events.rules import CAPACITY_MAX, time_zones
 from rowlock.kernel.database import Transaction
 from rowlock.kernel.errors import ValidationFailed
 from rowlock.kernel.idempotency import Reply
-from rowlock.kernel.paging import PAGE_DEFAULT, decode_cursor, encode_cursor
+from rowlock.kernel.paging import PAGE_DEFAULT, decode_cursor, encode_cursor, page_by_id
 from rowlock.web.idempotency import answer_once
 from rowlock.web.openapi import created, problems
 from rowlock.web.parameters import ROOT, Cursor, Db, Limit, Name
@@ -238,9 +238,9 @@ async def list_ticket_types(
     db: Db, caller: Who, event_id: UUID, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
 ) -> TicketTypes:
     """List an event's ticket types, oldest first."""
-    (after,) = decode_cursor(cursor, tuple[UUID]) or (None,)
+    page = page_by_id(cursor, limit)
     async with db.snapshot() as connection:
-        found = await service.ticket_types(connection, caller, event_id, after=after, limit=limit + 1)
+        found = await service.ticket_types(connection, caller, event_id, after=page.after, limit=page.limit)
     items = [TicketTypeOut.model_validate(ticket_type) for ticket_type in found[:limit]]
     return TicketTypes(items=items, next_cursor=encode_cursor(items[-1].id) if len(found) > limit else None)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from rowlock.kernel.database import Database, Transaction
+
+T = TypeVar("T")
 
 KEY_MAX_CHARACTERS = 255
 KEPT_DAYS = 7
@@ -144,13 +146,21 @@ async def once(
         async with db.transaction() as tx:
             await tx.remember_xid()
             return await work(tx)
+    return await again_if_answered(lambda: _once(db, key, work, refuse))
+
+
+async def again_if_answered(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Make an attempt, and one more if meanwhile somebody else answered a request with the same key.
+
+    Registrations wait for their events' locks and all else for the key's own, so two requests with one key need not
+    wait for each other; then the primary key tells the later one, which finds the answer the second time.
+    """
     try:
-        return await _once(db, key, work, refuse)
+        return await attempt()
     except UniqueViolation as violation:
         if violation.constraint != ONE_ANSWER_PER_KEY:
             raise
-        # Registrations wait for their events' locks and not for the key's, so one may have been answered meanwhile.
-        return await _once(db, key, work, refuse)
+        return await attempt()
 
 
 async def _once(

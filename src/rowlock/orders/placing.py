@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from rowlock.allocation import service as allocation
 from rowlock.events import service as events
 from rowlock.kernel import metrics
-from rowlock.kernel.database import UniqueViolation
-from rowlock.kernel.idempotency import ONE_ANSWER_PER_KEY, recall, remember
+from rowlock.kernel.idempotency import again_if_answered, recall, remember
 from rowlock.orders import repository, rules
 from rowlock.orders.model import Cancel, Decision, Known, Place, Registration, Request
 
@@ -27,13 +26,7 @@ async def place_many(db: Database, requests: Sequence[Request]) -> Sequence[Regi
 
     The locks come first. Whatever the decision rests on is read after them, because before them it may be over.
     """
-    try:
-        return await _place_all(db, requests)
-    except UniqueViolation as violation:
-        if violation.constraint != ONE_ANSWER_PER_KEY:
-            raise
-        # The locks are those of the events; with the same key another server answered a request for another one.
-        return await _place_all(db, requests)
+    return await again_if_answered(lambda: _place_all(db, requests))
 
 
 async def _place_all(db: Database, requests: Sequence[Request]) -> Sequence[Registration | Problem | Reply]:
